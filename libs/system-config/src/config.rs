@@ -1,0 +1,221 @@
+//! The configuration's types.
+//!
+//! [`SystemConfig`] is generic over how it names a service: [`Service`] in memory (up with its Pid,
+//! or down), [`ServiceRef`] where it is written. Only the second form is ever persisted.
+
+use std::collections::BTreeMap;
+
+use plinth_types::{
+    ClusterId, ConfigVersion, Epoch, GroupId, Key, KeyRange, NodeId, Pid, ServiceKind, ServiceRef,
+    StoreId, Tag, Version, Zone,
+};
+use serde::{Deserialize, Serialize};
+
+/// A service as memory knows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Service {
+    /// It runs.
+    Up(Pid),
+    /// It does not run; this is who it was.
+    Down(ServiceRef),
+}
+
+/// The whole configuration of a cluster, shards excepted (see [`ShardMap`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SystemConfig<S = Service> {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The founding of the coordinators' Raft group that wrote it.
+    pub group_id: GroupId,
+    /// The level of the written form; see the codec.
+    pub format_level: u32,
+    /// The epoch whose director wrote it.
+    pub epoch: Epoch,
+    /// The number of this configuration.
+    pub config_version: ConfigVersion,
+    /// The Raft members.
+    pub coordinators: Vec<Coordinator>,
+    /// Every parameter.
+    pub parameters: Parameters,
+    /// Policies.
+    pub policies: Policies,
+    /// The nodes that were ever seen and not removed.
+    pub nodes: BTreeMap<NodeId, NodeEntry>,
+    /// Who does what.
+    pub layout: Layout<S>,
+    /// Number and checksum of the shards, which are written apart.
+    pub shards: ShardSummary,
+}
+
+/// A member of the coordinators' Raft group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Coordinator {
+    /// Which service.
+    pub service: ServiceRef,
+    /// Its identity in Raft: random, made with its store.
+    pub raft_id: u64,
+}
+
+/// What is known of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct NodeEntry {
+    /// What it fails together with.
+    pub zone: Zone,
+    /// The kinds of worker that its foreman can make.
+    pub kinds: Vec<ServiceKind>,
+}
+
+/// How copies are placed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SpreadPolicy {
+    /// Over zones where it can; never refused for want of zones.
+    #[default]
+    Zone,
+}
+
+/// Policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Policies {
+    /// Of replicas, logs and coordinators.
+    #[serde(default)]
+    pub spread: SpreadPolicy,
+}
+
+/// Every parameter of a cluster, with its unit in its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct Parameters {
+    /// Copies of every shard, and logs that hold every tag. 1 to 5.
+    pub replication: u32,
+    /// Logs of an epoch. At least `replication`, at most 100.
+    pub logs: u32,
+    /// Commit proxies. 1 to 100.
+    pub commit_proxies: u32,
+    /// Resolvers. 1 to 100.
+    pub resolvers: u32,
+    /// Storages that hold `\xff/system`. 1 to 5.
+    pub config_team: u32,
+    /// How long a watched service may be silent. 100 to 60,000.
+    pub failure_timeout_ms: u64,
+    /// How long recovery waits for more logs once enough have answered. 0 to 60,000.
+    pub rejoin_grace_ms: u64,
+    /// The same within 5 s of the start of the coordinators' group. 0 to 60,000.
+    pub start_grace_ms: u64,
+    /// How long a component waits for an answer from a peer of its epoch before it exits. 100 to
+    /// 60,000.
+    pub peer_timeout_ms: u64,
+    /// How long a director may take for the system transaction. 1,000 to 600,000.
+    pub system_transaction_timeout_ms: u64,
+    /// Width of the conflict window and of storages' memory of old versions, in versions.
+    /// 1,000,000 to 60,000,000.
+    pub window_versions: u64,
+    /// Log bytes that a storage may lag behind before it is dropped. 1 MiB to 1 TiB.
+    pub max_log_backlog_bytes: u64,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Parameters {
+            replication: 3,
+            logs: 3,
+            commit_proxies: 1,
+            resolvers: 1,
+            config_team: 3,
+            failure_timeout_ms: 400,
+            rejoin_grace_ms: 200,
+            start_grace_ms: 5_000,
+            peer_timeout_ms: 1_000,
+            system_transaction_timeout_ms: 10_000,
+            window_versions: 5_000_000,
+            max_log_backlog_bytes: 1 << 30,
+        }
+    }
+}
+
+/// The transaction system of an epoch and its storages: who does what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Layout<S = Service> {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// RV: nothing above it survives of earlier epochs.
+    pub recovery_version: Version,
+    /// The epoch's first batch is (prev = RV, version = this).
+    pub first_version: Version,
+    /// Who recovered it.
+    pub director: S,
+    /// Hands out versions.
+    pub sequencer: S,
+    /// Take commits.
+    pub commit_proxies: Vec<S>,
+    /// Detect conflicts; their ranges cover the key space without overlap.
+    pub resolvers: Vec<ResolverEntry<S>>,
+    /// Hold the ordered record.
+    pub logs: Vec<LogEntry<S>>,
+    /// Hold the data; one team a tag.
+    pub storage_teams: Vec<StorageTeam<S>>,
+}
+
+/// A resolver and its keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ResolverEntry<S = Service> {
+    /// Who.
+    pub service: S,
+    /// Which keys.
+    pub range: KeyRange,
+}
+
+/// A log and its tags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LogEntry<S = Service> {
+    /// Which directory.
+    pub store: StoreId,
+    /// Who.
+    pub service: S,
+    /// The tags whose mutations it holds.
+    pub tags: Vec<Tag>,
+}
+
+/// The storages of a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StorageTeam<S = Service> {
+    /// Its stream in the logs.
+    pub tag: Tag,
+    /// The copies.
+    pub members: Vec<StorageMember<S>>,
+}
+
+/// A storage in a team.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StorageMember<S = Service> {
+    /// Which directory.
+    pub store: StoreId,
+    /// Who.
+    pub service: S,
+}
+
+/// Which tag each key belongs to: the start key of each shard and its tag, to the next start key.
+/// The first shard starts at the empty key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(transparent)]
+pub struct ShardMap(pub Vec<(Key, Tag)>);
+
+/// What stands in the configuration for the shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShardSummary {
+    /// How many.
+    pub count: u32,
+    /// CRC-32C over their keys and tags.
+    pub checksum: u32,
+}
+
+/// What the coordinators record, and every log and storage keeps: the configuration in its written
+/// form, and the shards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Recorded {
+    /// The configuration.
+    pub config: SystemConfig<ServiceRef>,
+    /// The shards.
+    pub shards: ShardMap,
+}
