@@ -136,3 +136,60 @@ fn http_client() -> Result<reqwest::blocking::Client, InitError> {
         .map_err(|_| InitError::Exporter("the HTTP client could not be built".into()))?
         .map_err(|error| InitError::Exporter(Box::new(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::task::{Context, Poll, Waker};
+
+    use opentelemetry_sdk::error::OTelSdkError;
+    use tracing::{Event, Level, Subscriber};
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::{Layer, Registry};
+
+    use super::*;
+
+    /// Answers as the script says, the last answer first.
+    #[derive(Debug)]
+    struct Scripted(Mutex<Vec<bool>>);
+
+    impl SdkSpanExporter for Scripted {
+        async fn export(&self, _batch: Vec<SpanData>) -> OTelSdkResult {
+            if self.0.lock().unwrap().pop().unwrap() {
+                Ok(())
+            } else {
+                Err(OTelSdkError::InternalFailure("refused".to_owned()))
+            }
+        }
+    }
+
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+    }
+
+    #[test]
+    fn an_outage_is_logged_once_when_it_begins_and_once_when_it_ends() {
+        let levels = Arc::new(Mutex::new(Vec::new()));
+        let health = Health::default();
+        let exporter = Quiet {
+            inner: Scripted(Mutex::new(vec![true, true, false, false, false, true])),
+            endpoint: "http://collector:4318".to_owned(),
+            health: health.clone(),
+        };
+        let subscriber = Registry::default().with(Levels(levels.clone()));
+        let failing = tracing::subscriber::with_default(subscriber, || {
+            [(); 6].map(|()| {
+                let export = std::pin::pin!(exporter.export(Vec::new()));
+                let result = export.poll(&mut Context::from_waker(Waker::noop()));
+                assert!(matches!(result, Poll::Ready(Ok(()))));
+                health.is_failing()
+            })
+        });
+        assert_eq!(failing, [false, true, true, true, false, false]);
+        assert_eq!(*levels.lock().unwrap(), [Level::WARN, Level::INFO]);
+    }
+}

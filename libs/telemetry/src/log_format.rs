@@ -124,3 +124,79 @@ impl Visit for JsonVisitor {
         self.put(field, format!("{value:?}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::TracerProvider;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::fmt::format::JsonFields;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(act: impl FnOnce()) -> Vec<Value> {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let provider = SdkTracerProvider::builder().build();
+        let logs = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .fmt_fields(JsonFields::new())
+            .event_format(JsonLines { instance: "log-1@node-1".to_owned() });
+        let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let subscriber =
+            tracing_subscriber::Registry::default().with(vec![traces.boxed(), logs.boxed()]);
+        tracing::subscriber::with_default(subscriber, act);
+        let bytes = buffer.0.lock().unwrap();
+        std::str::from_utf8(&bytes)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_line_bears_its_trace_and_its_spans() {
+        let mut trace_id = None;
+        let lines = logged(|| {
+            tracing::info_span!("recovery", plinth.epoch = 7).in_scope(|| {
+                trace_id = crate::current_trace_id();
+                tracing::warn!(tag = 3_u64, "a \"log\" is\nslow");
+            });
+        });
+        let line = &lines[0];
+        assert_eq!(lines.len(), 1);
+        assert_eq!(line["trace_id"].as_str(), trace_id.as_deref());
+        assert_eq!(line["span_id"].as_str().map(str::len), Some(16));
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["service"], "log-1@node-1");
+        assert_eq!(line["message"], "a \"log\" is\nslow");
+        assert_eq!(line["fields"]["tag"], 3);
+        assert_eq!(line["spans"][0]["name"], "recovery");
+        assert_eq!(line["spans"][0]["fields"]["plinth.epoch"], 7);
+    }
+
+    #[test]
+    fn outside_of_a_span_there_is_no_trace() {
+        let lines = logged(|| tracing::info!("alone"));
+        assert_eq!(lines[0]["message"], "alone");
+        assert_eq!(lines[0].get("trace_id"), None);
+        assert_eq!(lines[0].get("spans"), None);
+    }
+}

@@ -32,21 +32,31 @@ pub const LATENCY_SECONDS: [f64; 16] = [
 /// `service` and `node`. Cheap to clone; clones share the metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    registry: Arc<Registry>,
+    registry: Registry,
+    /// Given to each metric and not to the registry, which would render them in random order.
+    labels: Arc<HashMap<String, String>>,
 }
 
 impl Metrics {
     /// An empty set of metrics.
     ///
     /// # Errors
-    /// None that a valid service reference can cause; the registry checks its labels.
+    /// None that a valid service reference can cause; the registry checks its prefix.
     pub fn new(service: &ServiceRef) -> Result<Self, MetricError> {
         let labels = HashMap::from([
             ("service".to_owned(), service.name.to_string()),
             ("node".to_owned(), service.node.to_string()),
         ]);
-        let registry = Registry::new_custom(Some("plinth".to_owned()), Some(labels))?;
-        Ok(Metrics { registry: Arc::new(registry) })
+        let registry = Registry::new_custom(Some("plinth".to_owned()), None)?;
+        Ok(Metrics { registry, labels: Arc::new(labels) })
+    }
+
+    fn options(&self, name: &str, help: &str) -> Opts {
+        Opts::new(name, help).const_labels(HashMap::clone(&self.labels))
+    }
+
+    fn histogram_options(&self, name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+        HistogramOpts { common_opts: self.options(name, help), buckets: buckets.to_vec() }
     }
 
     /// A counter `plinth_<name>`; by convention the name ends in `_total`.
@@ -54,7 +64,7 @@ impl Metrics {
     /// # Errors
     /// The name is malformed or taken.
     pub fn counter(&self, name: &str, help: &str) -> Result<Counter, MetricError> {
-        self.register(Counter::with_opts(Opts::new(name, help))?)
+        self.register(Counter::with_opts(self.options(name, help))?)
     }
 
     /// Counters by label; keep the labels' values few.
@@ -62,7 +72,7 @@ impl Metrics {
     /// # Errors
     /// The name or a label is malformed, or the name is taken.
     pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> Result<CounterVec, MetricError> {
-        self.register(CounterVec::new(Opts::new(name, help), labels)?)
+        self.register(CounterVec::new(self.options(name, help), labels)?)
     }
 
     /// A gauge `plinth_<name>`.
@@ -70,7 +80,7 @@ impl Metrics {
     /// # Errors
     /// The name is malformed or taken.
     pub fn gauge(&self, name: &str, help: &str) -> Result<Gauge, MetricError> {
-        self.register(Gauge::with_opts(Opts::new(name, help))?)
+        self.register(Gauge::with_opts(self.options(name, help))?)
     }
 
     /// Gauges by label; keep the labels' values few.
@@ -78,7 +88,7 @@ impl Metrics {
     /// # Errors
     /// The name or a label is malformed, or the name is taken.
     pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, MetricError> {
-        self.register(GaugeVec::new(Opts::new(name, help), labels)?)
+        self.register(GaugeVec::new(self.options(name, help), labels)?)
     }
 
     /// A histogram `plinth_<name>` with these buckets' upper bounds, ascending; see
@@ -87,7 +97,7 @@ impl Metrics {
     /// # Errors
     /// The name is malformed or taken, or the bounds don't ascend.
     pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, MetricError> {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let options = self.histogram_options(name, help, buckets);
         self.register(Histogram::with_opts(options)?)
     }
 
@@ -102,7 +112,7 @@ impl Metrics {
         buckets: &[f64],
         labels: &[&str],
     ) -> Result<HistogramVec, MetricError> {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let options = self.histogram_options(name, help, buckets);
         self.register(HistogramVec::new(options, labels)?)
     }
 

@@ -69,7 +69,21 @@ fn inject_context(context: &Context, headers: &mut HeaderMap) {
 /// The context that a request's headers carry; an empty one if they carry none or a malformed one.
 #[must_use]
 pub fn extract(headers: &HeaderMap) -> Context {
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
+    extract_context(&HeaderExtractor(headers))
+}
+
+/// The SDK's propagator takes ids that are too short, which the standard forbids: what another
+/// receiver would read as another trace, or as none.
+fn extract_context(carrier: &dyn Extractor) -> Context {
+    let well_formed = carrier.get(TRACEPARENT).is_some_and(|text| {
+        let mut lengths = text.trim().split('-').map(str::len);
+        [2, 32, 16, 2].into_iter().all(|expected| lengths.next() == Some(expected))
+    });
+    if well_formed {
+        TraceContextPropagator::new().extract_with_context(&Context::new(), carrier)
+    } else {
+        Context::new()
+    }
 }
 
 /// Makes the caller's span, as its request's headers name it, the parent of `span`. Call it before
@@ -82,11 +96,7 @@ pub fn set_parent(span: &Span, headers: &HeaderMap) {
 /// trace that asked for it. Call it before `span` is entered for the first time. A malformed text
 /// changes nothing.
 pub fn set_parent_from_traceparent(span: &Span, traceparent: &str) {
-    adopt(
-        span,
-        TraceContextPropagator::new()
-            .extract_with_context(&Context::new(), &TextExtractor(traceparent)),
-    );
+    adopt(span, extract_context(&TextExtractor(traceparent)));
 }
 
 fn adopt(span: &Span, parent: Context) {

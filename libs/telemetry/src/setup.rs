@@ -22,9 +22,8 @@ use crate::log_format::JsonLines;
 use crate::passthrough::PassThrough;
 use crate::sampler::RootSampler;
 
-/// Libraries that would log about the export of traces while traces are exported. A more specific
-/// directive in [`Options::log_filter`] overrides one of these.
-const CALM: &str = "opentelemetry=off,hyper=info,hyper_util=info,reqwest=info";
+/// The SDK logs every failed attempt to export; the exporter here says it once.
+const CALM: &str = "opentelemetry=off";
 
 /// The instrumentation's name in exported spans.
 const SCOPE: &str = "plinth";
