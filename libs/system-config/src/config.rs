@@ -12,7 +12,9 @@ use plinth_types::{
 use serde::{Deserialize, Serialize};
 
 /// A service as memory knows it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Service {
     /// It runs.

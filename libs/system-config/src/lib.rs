@@ -2,9 +2,35 @@
 //! which keys, how Pids map to (service name, node) pairs, and how a coordinator decides what to
 //! start from. No I/O, no async.
 
+pub mod bootstrap;
+mod codec;
 mod config;
+mod directory;
+mod envelope;
+pub mod keys;
+mod last_recovery;
+mod migration;
+mod parameters;
+mod phases;
+mod recorded;
+mod rows;
+mod services;
+mod shards;
 
+pub use bootstrap::{BootstrapSource, BootstrapStatus, Rejected};
+pub use codec::{
+    DecodeError, EncodeError, ShardMismatch, Stored, decode, decode_stored, encode, encode_stored,
+};
 pub use config::{
     Coordinator, Layout, LogEntry, NodeEntry, Parameters, Policies, Recorded, ResolverEntry,
     Service, ShardMap, ShardSummary, SpreadPolicy, StorageMember, StorageTeam, SystemConfig,
 };
+pub use directory::{Directory, UnknownPid};
+pub use envelope::{Envelope, EnvelopeError};
+pub use last_recovery::{LastRecovery, PhaseDuration};
+pub use migration::{FORMAT_LEVEL, MigrationError};
+pub use parameters::{Parameter, ParameterError};
+pub use phases::{RecoveryPhase, UnknownPhase};
+pub use recorded::Stamp;
+pub use rows::{recorded_from_rows, system_mutations, system_rows};
+pub use shards::ShardProblem;
