@@ -104,8 +104,7 @@ pub(crate) fn processor(endpoint: &str) -> Result<(BatchSpanProcessor, Health), 
         .build()
         .map_err(|error| InitError::Exporter(Box::new(error)))?;
     let health = Health::default();
-    let exporter =
-        Quiet { inner: exporter, endpoint: endpoint.to_owned(), health: health.clone() };
+    let exporter = Quiet { inner: exporter, endpoint: endpoint.to_owned(), health: health.clone() };
     let processor = BatchSpanProcessor::builder(exporter)
         .with_batch_config(
             BatchConfigBuilder::default()

@@ -71,7 +71,12 @@ impl Metrics {
     ///
     /// # Errors
     /// The name or a label is malformed, or the name is taken.
-    pub fn counter_vec(&self, name: &str, help: &str, labels: &[&str]) -> Result<CounterVec, MetricError> {
+    pub fn counter_vec(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<CounterVec, MetricError> {
         self.register(CounterVec::new(self.options(name, help), labels)?)
     }
 
@@ -87,7 +92,12 @@ impl Metrics {
     ///
     /// # Errors
     /// The name or a label is malformed, or the name is taken.
-    pub fn gauge_vec(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, MetricError> {
+    pub fn gauge_vec(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<GaugeVec, MetricError> {
         self.register(GaugeVec::new(self.options(name, help), labels)?)
     }
 
@@ -96,7 +106,12 @@ impl Metrics {
     ///
     /// # Errors
     /// The name is malformed or taken, or the bounds don't ascend.
-    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, MetricError> {
+    pub fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Histogram, MetricError> {
         let options = self.histogram_options(name, help, buckets);
         self.register(Histogram::with_opts(options)?)
     }
@@ -149,8 +164,15 @@ mod tests {
     fn metrics_render_with_the_instance_they_belong_to() {
         let metrics = metrics();
         metrics.counter("pushes_total", "Pushes.").unwrap().inc_by(3);
-        metrics.gauge_vec("queue_bytes", "Bytes.", &["tag"]).unwrap().with_label_values(&["t1"]).set(-4);
-        metrics.histogram("fsync_seconds", "Time of an fsync.", &LATENCY_SECONDS).unwrap().observe(0.003);
+        metrics
+            .gauge_vec("queue_bytes", "Bytes.", &["tag"])
+            .unwrap()
+            .with_label_values(&["t1"])
+            .set(-4);
+        metrics
+            .histogram("fsync_seconds", "Time of an fsync.", &LATENCY_SECONDS)
+            .unwrap()
+            .observe(0.003);
         let text = metrics.render();
         for line in [
             "# HELP plinth_pushes_total Pushes.",

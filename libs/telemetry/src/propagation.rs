@@ -87,14 +87,15 @@ fn extract_context(carrier: &dyn Extractor) -> Context {
 }
 
 /// Makes the caller's span, as its request's headers name it, the parent of `span`. Call it before
-/// `span` is entered for the first time. Headers without a valid context change nothing.
+/// `span` is entered, injected or asked for its trace id. Headers without a valid context change
+/// nothing.
 pub fn set_parent(span: &Span, headers: &HeaderMap) {
     adopt(span, extract(headers));
 }
 
 /// Makes the span that `traceparent` names the parent of `span`, so that work done later joins the
-/// trace that asked for it. Call it before `span` is entered for the first time. A malformed text
-/// changes nothing.
+/// trace that asked for it. Call it before `span` is entered, injected or asked for its trace id.
+/// A malformed text changes nothing.
 pub fn set_parent_from_traceparent(span: &Span, traceparent: &str) {
     adopt(span, extract_context(&TextExtractor(traceparent)));
 }

@@ -15,15 +15,8 @@ pub const RECOVERY: &str = "recovery";
 
 /// Routes that many callers ask all the time and that say nothing about a user's request. A trace
 /// that begins at one of them, or below it, is never sampled.
-pub const QUIET_ROUTES: [&str; 7] = [
-    "/livez",
-    "/readyz",
-    "/version",
-    "/metrics",
-    "/openapi.json",
-    "/v1/info",
-    "/v1/monitor",
-];
+pub const QUIET_ROUTES: [&str; 7] =
+    ["/livez", "/readyz", "/version", "/metrics", "/openapi.json", "/v1/info", "/v1/monitor"];
 
 /// How a trace begins, as far as sampling cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +43,7 @@ fn classify(name: &str, kind: &SpanKind, attributes: &[KeyValue]) -> Root {
 
 fn is_quiet(route: &str) -> bool {
     QUIET_ROUTES.iter().any(|quiet| {
-        route
-            .strip_prefix(quiet)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        route.strip_prefix(quiet).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     })
 }
 
@@ -110,7 +101,13 @@ mod tests {
 
     use super::*;
 
-    fn decide(ratio: f64, parent: Option<TraceFlags>, name: &str, kind: SpanKind, route: Option<&str>) -> SamplingDecision {
+    fn decide(
+        ratio: f64,
+        parent: Option<TraceFlags>,
+        name: &str,
+        kind: SpanKind,
+        route: Option<&str>,
+    ) -> SamplingDecision {
         let context = parent.map(|flags| {
             Context::new().with_remote_span_context(SpanContext::new(
                 TraceId::from(7),
@@ -130,24 +127,43 @@ mod tests {
     #[test]
     fn a_recovery_is_always_sampled() {
         for name in ["recovery", "recovery.lock_logs"] {
-            assert_eq!(decide(0.0, None, name, SpanKind::Internal, None), SamplingDecision::RecordAndSample);
+            assert_eq!(
+                decide(0.0, None, name, SpanKind::Internal, None),
+                SamplingDecision::RecordAndSample
+            );
         }
-        assert_eq!(decide(0.0, None, "recoverymania", SpanKind::Internal, None), SamplingDecision::Drop);
+        assert_eq!(
+            decide(0.0, None, "recoverymania", SpanKind::Internal, None),
+            SamplingDecision::Drop
+        );
     }
 
     #[test]
     fn requests_are_sampled_by_ratio() {
         let route = Some("/v1/commit");
-        assert_eq!(decide(0.0, None, "POST /v1/commit", SpanKind::Server, route), SamplingDecision::Drop);
-        assert_eq!(decide(1.0, None, "POST /v1/commit", SpanKind::Server, route), SamplingDecision::RecordAndSample);
+        assert_eq!(
+            decide(0.0, None, "POST /v1/commit", SpanKind::Server, route),
+            SamplingDecision::Drop
+        );
+        assert_eq!(
+            decide(1.0, None, "POST /v1/commit", SpanKind::Server, route),
+            SamplingDecision::RecordAndSample
+        );
     }
 
     #[test]
     fn health_monitoring_and_background_work_are_never_sampled() {
         for route in ["/livez", "/readyz/quorum", "/metrics", "/v1/monitor", "/v1/info"] {
-            assert_eq!(decide(1.0, None, "GET", SpanKind::Server, Some(route)), SamplingDecision::Drop, "{route}");
+            assert_eq!(
+                decide(1.0, None, "GET", SpanKind::Server, Some(route)),
+                SamplingDecision::Drop,
+                "{route}"
+            );
         }
-        assert_eq!(decide(1.0, None, "GET /v1/peek", SpanKind::Client, Some("/v1/peek")), SamplingDecision::Drop);
+        assert_eq!(
+            decide(1.0, None, "GET /v1/peek", SpanKind::Client, Some("/v1/peek")),
+            SamplingDecision::Drop
+        );
         assert_eq!(decide(1.0, None, "compact", SpanKind::Internal, None), SamplingDecision::Drop);
         assert_eq!(
             decide(1.0, None, "GET", SpanKind::Server, Some("/v1/information")),
@@ -158,8 +174,14 @@ mod tests {
     #[test]
     fn a_parent_decides_for_its_children() {
         let sampled = Some(TraceFlags::SAMPLED);
-        assert_eq!(decide(0.0, sampled, "GET", SpanKind::Server, Some("/v1/info")), SamplingDecision::RecordAndSample);
+        assert_eq!(
+            decide(0.0, sampled, "GET", SpanKind::Server, Some("/v1/info")),
+            SamplingDecision::RecordAndSample
+        );
         let unsampled = Some(TraceFlags::default());
-        assert_eq!(decide(1.0, unsampled, "recovery", SpanKind::Internal, None), SamplingDecision::Drop);
+        assert_eq!(
+            decide(1.0, unsampled, "recovery", SpanKind::Internal, None),
+            SamplingDecision::Drop
+        );
     }
 }

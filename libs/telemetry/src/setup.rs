@@ -100,7 +100,8 @@ impl Options {
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
             KeyValue::new("process.pid", i64::from(self.os_pid)),
         ];
-        attributes.extend(self.node.iter().map(|node| KeyValue::new("plinth.node", node.to_string())));
+        attributes
+            .extend(self.node.iter().map(|node| KeyValue::new("plinth.node", node.to_string())));
         attributes.extend(
             self.cluster.iter().map(|cluster| KeyValue::new("plinth.cluster", cluster.to_string())),
         );
@@ -115,7 +116,9 @@ pub enum InitError {
     #[error("telemetry is already set up in this process; init must be called only once")]
     AlreadyInitialised,
     /// The filter has no valid form.
-    #[error("the log filter {filter:?} is not a level or a list of directives like info,plinth_log=debug")]
+    #[error(
+        "the log filter {filter:?} is not a level or a list of directives like info,plinth_log=debug"
+    )]
     Filter {
         /// What was given.
         filter: String,
@@ -185,7 +188,9 @@ impl Telemetry {
     fn bounded(
         &self,
         timeout: Duration,
-        call: impl FnOnce(&SdkTracerProvider) -> opentelemetry_sdk::error::OTelSdkResult + Send + 'static,
+        call: impl FnOnce(&SdkTracerProvider) -> opentelemetry_sdk::error::OTelSdkResult
+        + Send
+        + 'static,
     ) -> Result<(), FlushError> {
         use opentelemetry_sdk::error::OTelSdkError;
         let Some(exporting) = &self.exporting else {
@@ -218,14 +223,12 @@ static INITIALISED: Mutex<bool> = Mutex::new(false);
 /// [`InitError::AlreadyInitialised`] from the second call on; the others if an option is invalid,
 /// after which a call with better ones may follow.
 pub fn init(options: Options) -> Result<Telemetry, InitError> {
-    let mut initialised =
-        INITIALISED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut initialised = INITIALISED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if *initialised {
         return Err(InitError::AlreadyInitialised);
     }
     let (dispatch, telemetry) = build(options)?;
-    tracing::dispatcher::set_global_default(dispatch)
-        .map_err(|_| InitError::AlreadyInitialised)?;
+    tracing::dispatcher::set_global_default(dispatch).map_err(|_| InitError::AlreadyInitialised)?;
     *initialised = true;
     Ok(telemetry)
 }
@@ -258,9 +261,8 @@ fn log_layer(options: &Options) -> Result<BoxedLayer, InitError> {
         .parse(format!("{CALM},{}", options.log_filter))
         .map_err(|source| InitError::Filter { filter: options.log_filter.clone(), source })?;
     // A closed standard error must not take the service down, and reporting on it would panic.
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
+    let layer =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     Ok(match options.log_format {
         LogFormat::Text => {
             layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed()

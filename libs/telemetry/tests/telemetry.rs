@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::Span as ProtoSpan;
 use plinth_telemetry::{
     ClientCall, FlushError, InitError, Options, ServerCall, Telemetry, build, client_span,
-    current_trace_id, current_traceparent, init, inject, inject_from, record_error, record_epoch,
+    current_trace_id, current_traceparent, init, inject, inject_from, record_epoch, record_error,
     record_status, recovery_span, server_span, set_parent, set_parent_from_traceparent, step_span,
     trace_id, traceparent,
 };
@@ -61,7 +61,10 @@ fn text(attributes: &[KeyValue]) -> BTreeMap<String, String> {
         .collect()
 }
 
-async fn receive(State(spans): State<Arc<watch::Sender<Vec<Received>>>>, body: Bytes) -> StatusCode {
+async fn receive(
+    State(spans): State<Arc<watch::Sender<Vec<Received>>>>,
+    body: Bytes,
+) -> StatusCode {
     let request = ExportTraceServiceRequest::decode(body).unwrap();
     spans.send_modify(|spans| {
         for batch in request.resource_spans {
