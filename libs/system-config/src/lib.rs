@@ -16,6 +16,7 @@ mod recorded;
 mod rows;
 mod services;
 mod shards;
+mod validation;
 
 pub use bootstrap::{BootstrapSource, BootstrapStatus, Rejected};
 pub use codec::{
@@ -34,3 +35,4 @@ pub use phases::{RecoveryPhase, UnknownPhase};
 pub use recorded::Stamp;
 pub use rows::{recorded_from_rows, system_mutations, system_rows};
 pub use shards::ShardProblem;
+pub use validation::{Invalid, Problem, Shortfall};

@@ -1,0 +1,101 @@
+//! Founding the coordinators' group again from what was kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plinth_types::ServiceRef;
+
+use super::decide::{Group, census};
+use super::survey::{Found, Survey, floor, is_ambiguous};
+use super::{Decision, Inputs, Keeper, Known, Missing, Obstacle};
+use crate::{Recorded, Stamp, StorageMember};
+
+/// The newest configuration of all, and the worker that keeps it, if it is a worker's. Equal ones
+/// count as the worker's, which survives the group.
+fn newest(inputs: &Inputs, survey: &Survey) -> Option<(Arc<Recorded>, Option<Keeper>)> {
+    let kept = survey.newest.as_ref();
+    let survivor = inputs
+        .running()
+        .filter_map(|(_, report)| report.recorded.as_ref())
+        .filter(|recorded| recorded.config.cluster_id == inputs.cluster_id)
+        .max_by_key(|recorded| recorded.stamp());
+    match (kept, survivor) {
+        (Some(Found { recorded, .. }), Some(survivor)) if survivor.stamp() > recorded.stamp() => {
+            Some((Arc::clone(survivor), None))
+        }
+        (Some(Found { recorded, keeper }), _) => Some((Arc::clone(recorded), Some(keeper.clone()))),
+        (None, survivor) => survivor.map(|survivor| (Arc::clone(survivor), None)),
+    }
+}
+
+/// Decides for a coordinator that has no group to go on in and none to join. None if nobody is
+/// known to have a configuration.
+pub(super) fn decide(inputs: &Inputs, survey: &Survey, group: Option<&Group>) -> Option<Decision> {
+    let (recorded, from) = newest(inputs, survey)?;
+    let stamp = recorded.stamp();
+    if is_ambiguous(inputs, stamp) {
+        return Some(Decision::Unready { obstacle: Obstacle::TwoConfigurations { stamp } });
+    }
+    let members: BTreeSet<ServiceRef> = recorded.coordinators().cloned().collect();
+    // The group as it knew itself is lost already; so must be what the configuration names.
+    let census = census(inputs, group.map(|group| group.id), &members);
+    if !census.is_lost() {
+        return Some(match census.missing() {
+            missing if missing.is_empty() => {
+                Decision::Unready { obstacle: Obstacle::TwoMemberships { stamp } }
+            }
+            missing => Decision::Wait { missing },
+        });
+    }
+    let team = recorded.config.layout.config_team();
+    if let Some(decision) = unproven(inputs, survey, team, stamp) {
+        return Some(decision);
+    }
+    if !members.contains(&inputs.me) {
+        return Some(Decision::Wait { missing: vec![Missing::Founding] });
+    }
+    let renounce: BTreeMap<_, _> =
+        inputs.running().map(|(service, report)| (service.clone(), report.group_id)).collect();
+    Some(Decision::Refound { recorded, from, members, renounce, floor: floor(inputs) })
+}
+
+/// A newer configuration counts only once a majority of the team of the one before has it. So a
+/// majority of valid answers from the newest one's team shows that none newer was ever in force.
+fn unproven(
+    inputs: &Inputs,
+    survey: &Survey,
+    team: &[StorageMember<ServiceRef>],
+    stamp: Stamp,
+) -> Option<Decision> {
+    let valid = team.iter().filter(|member| survey.valid.contains(&member.store)).count();
+    if is_majority(valid, team.len()) {
+        return None;
+    }
+    let missing: Vec<Missing> = team
+        .iter()
+        .filter(|member| is_unheard(inputs, member))
+        .map(|member| {
+            Missing::Worker(Keeper { service: member.service.clone(), store: member.store })
+        })
+        .collect();
+    if is_majority(valid + missing.len(), team.len()) {
+        return Some(Decision::Wait { missing });
+    }
+    let obstacle = Obstacle::ConfigTeamLost { stamp, valid, members: team.len() };
+    Some(Decision::Unready { obstacle })
+}
+
+/// Whether a storage may still answer. One whose foreman has answered without naming its directory
+/// is gone.
+fn is_unheard(inputs: &Inputs, member: &StorageMember<ServiceRef>) -> bool {
+    match inputs.workers.get(&member.store) {
+        Some(worker) => worker.kept == Known::Unknown,
+        None => inputs.foremen.get(&member.service.node).is_none_or(|foreman| {
+            foreman.workers.iter().any(|manifest| manifest.store == member.store)
+        }),
+    }
+}
+
+pub(super) fn is_majority(some: usize, all: usize) -> bool {
+    some > all / 2
+}

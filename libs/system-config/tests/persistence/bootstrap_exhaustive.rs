@@ -1,0 +1,248 @@
+//! Every combination of a small space of answers, and what must hold for each.
+
+use std::collections::BTreeMap;
+
+use plinth_system_config::Stamp;
+use plinth_system_config::bootstrap::{
+    Decision, ForemanReport, Inputs, Kept, Known, RaftState, WorkerReport, decide,
+};
+use plinth_types::{Epoch, GroupId, ServiceKind};
+
+use crate::bootstrap_table::{
+    config, coordinator, corrupt, formatted, manifest, running, silence, stamp, valid,
+};
+use crate::samples::{CLUSTER, GROUP, node, service, storage_store};
+
+const REFOUNDED: GroupId = GroupId(0x62);
+
+fn coordinator_states() -> Vec<Known<RaftState>> {
+    vec![
+        Known::Unknown,
+        Known::None,
+        formatted(GROUP),
+        running(GROUP, 1, None),
+        running(GROUP, 5, Some(config(5, 9))),
+        running(REFOUNDED, 2_000_000, Some(config(5, 9))),
+    ]
+}
+
+/// A node's answer: its foreman's, and what its storage keeps.
+fn node_states() -> Vec<Option<(ForemanReport, Option<Known<Kept>>)>> {
+    let known = |workers| ForemanReport { cluster_id: Some(CLUSTER), workers };
+    let mut states =
+        vec![None, Some((ForemanReport::default(), None)), Some((known(vec![]), None))];
+    for kept in [Known::Unknown, Known::None, corrupt(), valid(config(5, 9)), valid(config(6, 10))]
+    {
+        // The manifest is the node's own; see `inputs`.
+        states.push(Some((known(vec![]), Some(kept))));
+    }
+    states
+}
+
+fn inputs(coordinators: [&Known<RaftState>; 3], nodes: [&NodeState; 3]) -> Inputs {
+    let [own, second, third] = coordinators;
+    let mut inputs = silence(own.clone());
+    inputs.peers =
+        BTreeMap::from([(coordinator(2), second.clone()), (coordinator(3), third.clone())]);
+    for (on, state) in (1..).zip(nodes) {
+        let Some((foreman, kept)) = state else { continue };
+        let mut foreman = foreman.clone();
+        if let Some(kept) = kept {
+            foreman.workers.push(manifest(on));
+            let service = service(ServiceKind::Storage, on);
+            inputs.workers.insert(storage_store(on), WorkerReport { service, kept: kept.clone() });
+        }
+        inputs.foremen.insert(node(on), foreman);
+    }
+    inputs
+}
+
+type NodeState = Option<(ForemanReport, Option<Known<Kept>>)>;
+
+/// What must hold, in the words of the design.
+fn check(inputs: &Inputs, decision: &Decision) {
+    let states: Vec<_> = std::iter::once(&inputs.own).chain(inputs.peers.values()).collect();
+    let stored = || {
+        inputs.workers.values().filter_map(|worker| match &worker.kept {
+            Known::Has(Kept::Readable(recorded)) => Some(recorded.stamp()),
+            _ => None,
+        })
+    };
+    let reports = || {
+        states.iter().filter_map(|state| match state {
+            Known::Has(RaftState::Running(report)) => Some(report),
+            _ => None,
+        })
+    };
+    let recorded = || reports().filter_map(|report| report.recorded.as_ref()).map(|r| r.stamp());
+    let newest: Option<Stamp> = stored().chain(recorded()).max();
+    let absent = |state: &&&Known<RaftState>| ***state == Known::None;
+    let corrupt = inputs.workers.values().any(|w| matches!(w.kept, Known::Has(Kept::Corrupt(_))));
+    let every_node_heard = inputs.foremen.len() == 3;
+    let mute = inputs.workers.values().any(|worker| worker.kept == Known::Unknown);
+    let never_goes_back = |to: Stamp| assert!(newest.is_none_or(|newest| to >= newest));
+    let above_everything = |epoch: Epoch| {
+        assert!(reports().all(|report| report.epoch < epoch));
+        assert!(newest.is_none_or(|newest| newest.epoch < epoch));
+    };
+    match decision {
+        Decision::ColdStart { .. } => {
+            assert_eq!(newest, None);
+            assert!(reports().next().is_none() && !states.contains(&&Known::Unknown));
+            assert!(every_node_heard && inputs.workers.is_empty());
+            assert!(
+                inputs.foremen.values().all(|f| f.cluster_id.is_none() && f.workers.is_empty())
+            );
+        }
+        Decision::RebuildFromManifests { manifests, .. } => {
+            assert_eq!(newest, None);
+            assert!(every_node_heard && !mute && corrupt && !manifests.is_empty());
+            assert!(reports().next().is_none() && !states.contains(&&Known::Unknown));
+        }
+        Decision::GoOnFounding { group_id, .. } => {
+            assert_eq!(newest, None);
+            assert!(every_node_heard && !mute && !corrupt);
+            assert!(is_mine(inputs, *group_id));
+        }
+        Decision::GoOn { group_id, stamp } => {
+            assert!(is_mine(inputs, *group_id));
+            assert!(stored().all(|stored| *stamp >= stored));
+        }
+        Decision::AdoptHigher { group_id, recorded: higher, floor, .. } => {
+            assert!(is_mine(inputs, *group_id));
+            never_goes_back(higher.stamp());
+            above_everything(floor.epoch);
+            let group = reports().filter(|report| report.group_id == *group_id);
+            let mut group = group.filter_map(|report| report.recorded.as_ref());
+            assert!(group.all(|recorded| recorded.stamp() < higher.stamp()));
+        }
+        Decision::Refound { recorded, renounce, floor, .. } => {
+            never_goes_back(recorded.stamp());
+            above_everything(floor.epoch);
+            assert!(stored().count() >= 2, "a majority of the config team");
+            assert_eq!(renounce.len(), reports().count());
+            let leading = reports().map(|report| report.epoch).max();
+            let alive = reports().filter(|report| Some(report.epoch) == leading).count();
+            assert!(alive < 2, "a living group is never replaced");
+        }
+        Decision::Rejoin { group_id, .. } => {
+            assert!(!is_mine(inputs, *group_id));
+            let members = states.iter().filter(|state| is_member(state, *group_id)).count();
+            assert!(members >= 2, "a majority is alive");
+        }
+        Decision::Wait { missing } => {
+            assert!(!missing.is_empty());
+        }
+        Decision::Unready { .. } => {}
+    }
+    if states.iter().filter(absent).count() == 0 && inputs.own != Known::Unknown {
+        // Nobody has lost anything, so no group is replaced.
+        let replaced = matches!(decision, Decision::Refound { .. } if reports().count() >= 2);
+        let leading = reports().map(|report| report.group_id).max();
+        assert!(!replaced || reports().any(|report| Some(report.group_id) != leading));
+    }
+}
+
+fn is_member(state: &Known<RaftState>, group: GroupId) -> bool {
+    match state {
+        Known::Has(RaftState::Formatted(id)) => *id == group,
+        Known::Has(RaftState::Running(report)) => report.group_id == group,
+        Known::None | Known::Unknown => false,
+    }
+}
+
+fn is_mine(inputs: &Inputs, group: GroupId) -> bool {
+    is_member(&inputs.own, group)
+}
+
+/// Whether a decision throws something away or starts something new.
+fn is_drastic(decision: &Decision) -> bool {
+    match decision {
+        Decision::ColdStart { .. }
+        | Decision::RebuildFromManifests { .. }
+        | Decision::GoOnFounding { .. }
+        | Decision::Refound { .. } => true,
+        Decision::GoOn { .. }
+        | Decision::AdoptHigher { .. }
+        | Decision::Rejoin { .. }
+        | Decision::Wait { .. }
+        | Decision::Unready { .. } => false,
+    }
+}
+
+#[test]
+fn the_invariants_hold_for_every_combination_of_answers() {
+    let (coordinators, nodes) = (coordinator_states(), node_states());
+    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
+    for own in &coordinators {
+        for second in &coordinators {
+            for third in &coordinators {
+                for first_node in &nodes {
+                    for second_node in &nodes {
+                        for third_node in &nodes {
+                            let inputs =
+                                inputs([own, second, third], [first_node, second_node, third_node]);
+                            let outcome = decide(&inputs);
+                            check(&inputs, &outcome.decision);
+                            *seen.entry(name(&outcome.decision)).or_default() += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(seen.len(), 9, "every decision occurs: {seen:?}");
+}
+
+fn name(decision: &Decision) -> &'static str {
+    match decision {
+        Decision::GoOn { .. } => "go on",
+        Decision::GoOnFounding { .. } => "go on founding",
+        Decision::AdoptHigher { .. } => "adopt higher",
+        Decision::Rejoin { .. } => "rejoin",
+        Decision::Refound { .. } => "refound",
+        Decision::ColdStart { .. } => "cold start",
+        Decision::RebuildFromManifests { .. } => "rebuild from manifests",
+        Decision::Wait { .. } => "wait",
+        Decision::Unready { .. } => "unready",
+    }
+}
+
+/// Taking an answer away may hold a drastic decision back, but never bring one about: what is
+/// decided in silence would have been decided with the answer "none" too, and that alone proves
+/// nothing.
+#[test]
+fn silence_never_brings_a_drastic_decision_about() {
+    let (coordinators, nodes) = (coordinator_states(), node_states());
+    let whole: Vec<_> = coordinators.iter().filter(|state| **state != Known::Unknown).collect();
+    let silent_node = &nodes[0];
+    for own in &whole {
+        for second in &whole {
+            for third in &whole {
+                for node in &nodes {
+                    let states = [*own, *second, *third];
+                    let with = decide(&inputs(states, [node, node, node])).decision;
+                    let without = decide(&inputs(states, [silent_node, node, node])).decision;
+                    assert!(
+                        !is_drastic(&without) || name(&without) == name(&with),
+                        "{with:?} became {without:?}"
+                    );
+                    let unheard = [*own, *second, &Known::Unknown];
+                    let without = decide(&inputs(unheard, [node, node, node])).decision;
+                    let none = [*own, *second, &Known::None];
+                    let as_none = decide(&inputs(none, [node, node, node])).decision;
+                    assert!(
+                        !is_drastic(&without) || name(&without) == name(&as_none),
+                        "{as_none:?} with none became {without:?} with silence"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_space_is_the_one_meant() {
+    assert_eq!(stamp(6, 10), config(6, 10).stamp());
+    assert!(stamp(6, 1) > stamp(5, 9));
+}

@@ -1,0 +1,75 @@
+//! Files written at every level that there ever was. They are never changed: a file that can no
+//! longer be read is a cluster that can no longer start.
+
+use plinth_system_config::{
+    DecodeError, EnvelopeError, FORMAT_LEVEL, Recorded, SystemConfig, decode_stored, encode_stored,
+};
+use plinth_types::ServiceRef;
+
+use crate::samples;
+
+/// What every golden file says.
+fn golden(level: u32) -> Recorded {
+    let mut recorded = samples::recorded(7, 42);
+    recorded.config.format_level = level;
+    recorded
+}
+
+const CONFIGS: [&[u8]; 2] = [
+    include_bytes!("../golden/config-level-0.json"),
+    include_bytes!("../golden/config-level-1.json"),
+];
+const RECORDED: [&[u8]; 2] = [
+    include_bytes!("../golden/recorded-level-0.json"),
+    include_bytes!("../golden/recorded-level-1.json"),
+];
+
+#[test]
+fn every_level_has_its_files() {
+    assert_eq!(CONFIGS.len(), FORMAT_LEVEL as usize + 1);
+    assert_eq!(RECORDED.len(), FORMAT_LEVEL as usize + 1);
+}
+
+#[test]
+fn every_level_is_read() {
+    for (level, (config, recorded)) in (0..).zip(CONFIGS.into_iter().zip(RECORDED)) {
+        let read: SystemConfig<ServiceRef> = decode_stored(config).unwrap();
+        assert_eq!(read, golden(level).config, "level {level}");
+        let read: Recorded = decode_stored(recorded).unwrap();
+        assert_eq!(read, golden(level), "level {level}");
+    }
+}
+
+#[test]
+fn the_newest_level_is_written_byte_for_byte() {
+    let golden = golden(FORMAT_LEVEL);
+    let newest = FORMAT_LEVEL as usize;
+    assert_eq!(encode_stored(&golden.config).unwrap(), CONFIGS[newest]);
+    assert_eq!(encode_stored(&golden).unwrap(), RECORDED[newest]);
+}
+
+#[test]
+fn a_damaged_file_of_any_level_is_refused() {
+    for file in RECORDED {
+        let body = file.windows(4).position(|window| window == b"body").unwrap();
+        for at in body..file.len() {
+            let mut bad = file.to_vec();
+            bad[at] ^= 0x04;
+            assert!(decode_stored::<Recorded>(&bad).is_err(), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_newer_level_is_refused_with_both_levels() {
+    let newer = FORMAT_LEVEL + 4;
+    let bytes =
+        plinth_system_config::Envelope::seal("plinth.recorded", newer, &golden(FORMAT_LEVEL))
+            .unwrap();
+    let error = decode_stored::<Recorded>(&bytes).unwrap_err();
+    assert!(
+        matches!(error, DecodeError::Envelope(EnvelopeError::NewerLevel { found: 5, newest: 1 })),
+        "{error}"
+    );
+    assert!(error.to_string().contains("level 5") && error.to_string().contains("level 1"));
+}

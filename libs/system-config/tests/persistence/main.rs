@@ -1,0 +1,12 @@
+//! What the library promises, seen from outside.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod arbitrary;
+mod bootstrap_exhaustive;
+mod bootstrap_table;
+mod codec;
+mod golden;
+mod rows;
+mod samples;
+mod validation;
