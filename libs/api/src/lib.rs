@@ -1,1 +1,23 @@
-//! Under construction.
+//! The wire: what services say to each other and to the world, one module a service, and the typed
+//! client that says it. No I/O: the client is generic over a `tower::Service`.
+
+mod call;
+mod error;
+
+pub mod commit_proxy;
+pub mod common;
+pub mod coordinator;
+pub mod director;
+pub mod foreman;
+pub mod gateway;
+pub mod log;
+pub mod resolver;
+pub mod sequencer;
+pub mod storage;
+
+pub use call::{
+    CallError, Client, Endpoint, HEADER_CLUSTER, HEADER_EPOCH, HEADER_FROM, HEADER_INCARNATION,
+    HEADER_REQUEST_ID, HEADER_SECRET, HEADER_SERVED_BY, HEADER_VERSION, Nothing, Target, TimeLimit,
+    TransportError,
+};
+pub use error::{ErrorCode, Outcome, Problem};

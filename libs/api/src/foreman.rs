@@ -1,0 +1,145 @@
+//! The foreman: a node's workers.
+
+use plinth_types::{ClusterId, Epoch, NodeId, Pid, ServiceKind, ServiceName, StoreId, Zone};
+use serde::{Deserialize, Serialize};
+
+use crate::{Endpoint, Nothing};
+
+/// Where a worker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// It has announced itself.
+    Up,
+    /// It was started and has not announced itself yet.
+    Starting,
+    /// It does not run.
+    Down,
+}
+
+/// A worker of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Worker {
+    /// Its name on the node.
+    pub name: ServiceName,
+    /// Where it stands.
+    pub state: WorkerState,
+    /// The living process.
+    pub pid: Option<Pid>,
+    /// Its directory, for a durable one.
+    pub store: Option<StoreId>,
+    /// Whether something else than the foreman started it.
+    pub announced: bool,
+    /// How often it has ended by itself since the foreman started.
+    pub exits: u32,
+    /// The last words of the process before.
+    pub last_exit: Option<String>,
+}
+
+/// What a node tells the coordinators, every second and at each change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct NodeReport {
+    /// The node.
+    pub node: NodeId,
+    /// What it fails together with.
+    pub zone: Zone,
+    /// Its foreman.
+    pub foreman: Pid,
+    /// The cluster id that stands in the foreman's directory.
+    pub cluster: Option<ClusterId>,
+    /// The kinds of worker that the foreman can make.
+    pub kinds: Vec<ServiceKind>,
+    /// Its workers.
+    pub workers: Vec<Worker>,
+    /// Whether every durable worker that has a directory here has announced itself or failed.
+    pub settled: bool,
+}
+
+/// What the coordinators answer to a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct NodeOrders {
+    /// The cluster is founded: the foreman writes this id into its directory before it makes a
+    /// durable worker.
+    #[serde(default)]
+    pub cluster: Option<ClusterId>,
+    /// The latest epoch.
+    #[serde(default)]
+    pub epoch: Epoch,
+}
+
+/// Asks for workers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema, utoipa::IntoParams)]
+pub struct WorkersQuery {
+    /// Only of this kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ServiceKind>,
+}
+
+/// A node's workers.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Workers {
+    /// In the order of their names.
+    pub workers: Vec<Worker>,
+}
+
+/// Makes a worker, or returns the one of this name.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CreateWorker {
+    /// Its name.
+    pub name: ServiceName,
+    /// The epoch that wants it.
+    pub epoch: Epoch,
+    /// How long to wait until it has announced itself, in milliseconds.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// A worker makes itself known, every second and at each start.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Announcement {
+    /// Its name.
+    pub name: ServiceName,
+    /// The process.
+    pub pid: Pid,
+    /// Its directory, for a durable one.
+    #[serde(default)]
+    pub store: Option<StoreId>,
+}
+
+/// The foreman's answer to an announcement.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Welcome {
+    /// The cluster that the node belongs to; none before the founding. A durable worker makes its
+    /// directory only once it is known.
+    #[serde(default)]
+    pub cluster: Option<ClusterId>,
+}
+
+/// Asks for health.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema, utoipa::IntoParams)]
+pub struct HealthQuery {
+    /// How long to wait for it, such as `5s` or `500ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<String>,
+}
+
+/// The node's health.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Health {
+    /// Whether every durable worker that has a directory here has announced itself. A node without
+    /// workers is healthy.
+    pub healthy: bool,
+    /// Those that have not.
+    pub missing: Vec<ServiceName>,
+}
+
+/// `GET /v1/workers`.
+pub const WORKERS: Endpoint<WorkersQuery, Workers> = Endpoint::get("/v1/workers");
+/// `POST /v1/workers`.
+pub const CREATE: Endpoint<CreateWorker, Worker> = Endpoint::post("/v1/workers");
+/// `POST /v1/workers/announce`.
+pub const ANNOUNCE: Endpoint<Announcement, Welcome> = Endpoint::post("/v1/workers/announce");
+/// `GET /v1/health`.
+pub const HEALTH: Endpoint<HealthQuery, Health> = Endpoint::get("/v1/health");
+/// The answer of `DELETE /v1/workers/{name}`.
+pub type Deleted = Nothing;

@@ -1,0 +1,151 @@
+//! The storage: applies the logs and serves reads at a version.
+
+use plinth_types::{Epoch, Incarnation, Key, KeyRange, StoreId, Tag, Value, Version};
+use serde::{Deserialize, Serialize};
+
+use crate::commit_proxy::LogPeer;
+use crate::log::Generation;
+use crate::{Endpoint, Nothing};
+
+/// A shard group that the storage holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TagAssignment {
+    /// Its stream in the logs.
+    pub tag: Tag,
+    /// Its keys.
+    pub ranges: Vec<KeyRange>,
+}
+
+/// Takes up an epoch: drops back to RV where it is past it, then pulls from the epoch's logs.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Assignment {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The director of the epoch.
+    pub director: Incarnation,
+    /// The generation that begins.
+    pub generation: Generation,
+    /// What it holds.
+    pub tags: Vec<TagAssignment>,
+    /// Every log of the epoch.
+    pub logs: Vec<LogPeer>,
+    /// How long old versions stay readable, in versions.
+    pub window_versions: u64,
+}
+
+/// Reads at one version.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ReadRequest {
+    /// The reader's epoch.
+    pub epoch: Epoch,
+    /// The version. Ahead of the storage, it waits; older than the window, it is too old.
+    pub version: Version,
+    /// Keys to read.
+    #[serde(default)]
+    pub keys: Vec<Key>,
+    /// Ranges to read.
+    #[serde(default)]
+    pub ranges: Vec<RangeRead>,
+}
+
+/// A range to read.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RangeRead {
+    /// The keys.
+    pub range: KeyRange,
+    /// At most so many.
+    pub limit: u32,
+    /// From the end.
+    #[serde(default)]
+    pub reverse: bool,
+}
+
+/// A key with its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct KeyValue {
+    /// The key.
+    pub key: Key,
+    /// Its value.
+    pub value: Value,
+}
+
+/// What was read of a range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RangeAnswer {
+    /// In the order asked for.
+    pub items: Vec<KeyValue>,
+    /// Whether the limit cut it short.
+    pub more: bool,
+}
+
+/// What was read, in the order asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ReadAnswer {
+    /// A value a key; none where the key has none.
+    pub values: Vec<Option<Value>>,
+    /// An answer a range.
+    pub ranges: Vec<RangeAnswer>,
+}
+
+/// Where a tag stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TagStatus {
+    /// The tag.
+    pub tag: Tag,
+    /// Readable up to here.
+    pub version: Version,
+    /// On disk up to here.
+    pub durable: Version,
+    /// The epoch of the durable version's generation.
+    pub durable_epoch: Epoch,
+    /// The oldest readable version.
+    pub oldest: Version,
+    /// The newest known committed version that it heard of.
+    pub known_committed: Version,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Status {
+    /// The directory.
+    pub store: StoreId,
+    /// The epoch; 0 before the first assignment of this process.
+    pub epoch: Epoch,
+    /// Where its tags stand.
+    pub tags: Vec<TagStatus>,
+}
+
+/// Asks for the configuration as the system shard holds it durably.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema, utoipa::IntoParams)]
+pub struct ShardConfigQuery {
+    /// Answer once at least this version is durable, or after `wait_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
+    /// How long to wait, in milliseconds. At most 30,000.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// The configuration as the system shard holds it on disk.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShardConfig {
+    /// The directory.
+    pub store: StoreId,
+    /// The durable version.
+    pub version: Version,
+    /// The epoch of the durable version's generation.
+    pub epoch: Epoch,
+    /// The value of `\xff/system/config`; none where it has none.
+    pub config: Option<Value>,
+    /// The rows below `\xff/system/layout/shards/`.
+    pub shards: Vec<KeyValue>,
+}
+
+/// `PUT /v1/assignment`.
+pub const ASSIGN: Endpoint<Assignment, Nothing> = Endpoint::put("/v1/assignment");
+/// `POST /v1/reads`.
+pub const READ: Endpoint<ReadRequest, ReadAnswer> = Endpoint::post("/v1/reads");
+/// `GET /v1/shard_config`.
+pub const SHARD_CONFIG: Endpoint<ShardConfigQuery, ShardConfig> = Endpoint::get("/v1/shard_config");
+/// `GET /v1/status`.
+pub const STATUS: Endpoint<Nothing, Status> = Endpoint::get("/v1/status");
