@@ -6,11 +6,17 @@
 //! future completed with [`Durability::Synced`] survives the loss of power, and with it every write
 //! called before it.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod simulated;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+
+pub use simulated::{DiskCounts, DiskDelays, DiskEvent, DiskHook, SimulatedDisk};
 
 /// What went wrong at the disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
