@@ -65,7 +65,8 @@ impl Census {
     }
 }
 
-/// Counts who of `members` is present in a group, or in any where `group` is none.
+/// Counts who of `members` is present in a group. Where nobody runs one (`group` is none), a store
+/// that is only formatted counts as absent: what it has promised, the next founding's ballot finds.
 pub(super) fn census(
     inputs: &Inputs,
     group: Option<GroupId>,

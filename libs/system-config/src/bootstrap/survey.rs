@@ -1,10 +1,11 @@
 //! What the answers amount to: the newest configuration, what could not be used, and the highest
 //! epoch and version that anybody has heard of.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use plinth_types::{Epoch, StoreId, VERSION_GAP, Version};
+use plinth_types::{Epoch, ServiceKind, StoreId, VERSION_GAP, Version};
 
 use super::{
     EPOCH_GAP, Floor, Inputs, Keeper, Kept, Known, Missing, Rejected, VERSION_GAPS, WorkerReport,
@@ -67,11 +68,10 @@ impl Survey {
             return self.reject(keeper, format!("it is of cluster {theirs}"));
         }
         self.valid.insert(store);
-        let better = self.newest.as_ref().is_none_or(|newest| {
-            let (old, new) = (newest.recorded.stamp(), recorded.stamp());
-            // Of equal ones the first by kind and name, so that every coordinator names the same.
-            (new, &newest.keeper) > (old, &keeper)
-        });
+        let better = self
+            .newest
+            .as_ref()
+            .is_none_or(|newest| rank(recorded, &keeper) > rank(&newest.recorded, &newest.keeper));
         if better {
             self.newest = Some(Found { recorded: Arc::clone(recorded), keeper });
         }
@@ -80,6 +80,12 @@ impl Survey {
     fn reject(&mut self, keeper: Keeper, reason: String) {
         self.rejected.push(Rejected { store: keeper.store, service: keeper.service, reason });
     }
+}
+
+/// Which of two is taken: the newer one; of equal ones a storage's, and of those the first by name,
+/// so that every coordinator names the same.
+fn rank<'a>(recorded: &Recorded, keeper: &'a Keeper) -> (Stamp, bool, Reverse<&'a Keeper>) {
+    (recorded.stamp(), keeper.service.kind() == ServiceKind::Storage, Reverse(keeper))
 }
 
 /// Every configuration of this cluster that anybody has: workers', and coordinators' of any group.

@@ -262,6 +262,16 @@ fn row_4_all_coordinators_wiped() {
 }
 
 #[test]
+fn row_4_of_equal_configurations_a_storages_is_named() {
+    let mut inputs =
+        nobody_has_raft().worker(3, valid(config(6, 12))).worker(2, valid(config(6, 12)));
+    let log = WorkerReport { service: service(ServiceKind::Log, 1), kept: valid(config(6, 12)) };
+    inputs.workers.insert(samples::log_store(1), log);
+    let status = decide(&inputs).status().unwrap();
+    assert_eq!(status.storage, Some(service(ServiceKind::Storage, 2)));
+}
+
+#[test]
 fn row_4_floors_are_above_lock_epochs_and_versions_in_manifests() {
     let mut inputs =
         nobody_has_raft().worker(1, valid(config(5, 9))).worker(2, valid(config(5, 9)));
