@@ -3,6 +3,7 @@
 
 mod call;
 mod error;
+mod tenure;
 
 pub mod commit_proxy;
 pub mod common;
@@ -21,3 +22,4 @@ pub use call::{
     TransportError,
 };
 pub use error::{ErrorCode, Outcome, Problem};
+pub use tenure::{Taken, Tenure, TenureError};
