@@ -38,6 +38,7 @@ pub struct Runtime {
     wall: Arc<dyn WallClock>,
     network: Arc<dyn Network>,
     faults: Arc<dyn Faults>,
+    process_id: u32,
 }
 
 impl Runtime {
@@ -49,13 +50,28 @@ impl Runtime {
         network: Arc<dyn Network>,
         faults: Arc<dyn Faults>,
     ) -> Self {
-        Runtime { random, wall, network, faults }
+        Runtime { random, wall, network, faults, process_id: 0 }
     }
 
     /// The real world: the operating system's randomness and sockets, no faults.
     #[must_use]
     pub fn real() -> Self {
         real::runtime()
+    }
+
+    /// The same, for a process of this number: services that share an operating system process are
+    /// told apart by it, and in a simulation it is the same each time.
+    #[must_use]
+    pub fn with_process_id(mut self, process_id: u32) -> Self {
+        self.process_id = process_id;
+        self
+    }
+
+    /// The process' number, for people to read: the operating system's in the real world, else 0
+    /// unless set.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process_id
     }
 
     /// 64 random bits.

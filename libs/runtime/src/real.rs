@@ -15,6 +15,7 @@ use crate::{Accept, Faults, Listener, Network, Random, Runtime, Stream, WallCloc
 
 pub(crate) fn runtime() -> Runtime {
     Runtime::new(Arc::new(OsRandom), Arc::new(OsClock), Arc::new(Tcp), Arc::new(NoFaults))
+        .with_process_id(std::process::id())
 }
 
 struct OsRandom;
@@ -27,6 +28,7 @@ impl Random for OsRandom {
 
 struct OsClock;
 impl WallClock for OsClock {
+    #[expect(clippy::disallowed_methods, reason = "this is what the others shall use")]
     fn unix_ms(&self) -> u64 {
         SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -44,6 +46,7 @@ impl Faults for NoFaults {
 struct Tcp;
 impl Network for Tcp {
     fn bind<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Listener>> {
+        #[expect(clippy::disallowed_methods, reason = "this is what the others shall use")]
         async move {
             let listener = TcpListener::bind(address).await?;
             Ok(Box::new(TcpAccept(listener)) as Listener)
@@ -52,6 +55,7 @@ impl Network for Tcp {
     }
 
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Stream>> {
+        #[expect(clippy::disallowed_methods, reason = "this is what the others shall use")]
         async move {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;

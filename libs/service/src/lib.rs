@@ -1,1 +1,46 @@
-//! Under construction.
+//! The shell that every service lives in: its socket and connections, routes with their callers,
+//! health, problem documents, the monitor stream, calls to other services, and its end.
+//!
+//! A service binds a [`Host`], takes the [`Context`] from it, spawns its tasks in the context's
+//! scope, and runs with its [`Routes`] and its main future. Whatever happens to it, its end is an
+//! [`Exit`] with a reason: it never ends the process that it runs in.
+//!
+//! Before a handler runs, a request has been checked: it is meant for this cluster and for this
+//! process (`plinth-cluster`, `plinth-incarnation`), its caller is known, and the route lets that
+//! caller in. Whether an epoch is stale is each service's own check.
+
+mod announce;
+mod caller;
+mod context;
+mod directory;
+mod extract;
+mod failure;
+mod fields;
+mod health;
+mod host;
+mod monitor;
+mod routes;
+mod secrets;
+mod serve;
+mod shell;
+mod transport;
+
+pub use announce::{AnnouncedStore, announce};
+pub use caller::Caller;
+pub use context::Context;
+pub use directory::{DIRECTORY_LEVEL, DirectoryError, Manifest, WorkerDirectory};
+pub use extract::{Body, Json, Query, SenderEpoch};
+pub use failure::{Answer, Failure};
+pub use health::ReleaseInfo;
+pub use host::{Exit, Host, HostError, HostOptions, STOP_GRACE};
+pub use monitor::{MonitorEnd, watch};
+pub use routes::Routes;
+pub use secrets::{SECRET_MAX, SECRET_MIN, Secret, SecretError, Secrets};
+pub use shell::RequestId;
+pub use transport::{Sender, Transport};
+
+/// Calls other services.
+pub type Peers = plinth_api::Client<Transport>;
+
+/// The largest body of a request, in bytes: a transaction of 10 MB in JSON.
+pub const BODY_LIMIT: usize = 12 << 20;

@@ -1,0 +1,141 @@
+//! Who calls, and who may.
+
+use std::convert::Infallible;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
+use http::{HeaderMap, header};
+use plinth_api::{ErrorCode, HEADER_FROM, HEADER_SECRET};
+
+use crate::{Failure, Secrets};
+
+/// Who made a request, as far as it proved itself. An extractor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A service of the cluster.
+    Service,
+    /// The administrator.
+    Administrator,
+    /// A user with a token of its own. Nothing issues such tokens yet.
+    User,
+    /// Nobody in particular.
+    Anonymous,
+}
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Anyone,
+    User,
+    Administrator,
+    Service,
+}
+
+impl Access {
+    /// The name that stands in the OpenAPI document, as `x-plinth-caller`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Access::Anyone => "anyone",
+            Access::User => "user",
+            Access::Administrator => "administrator",
+            Access::Service => "service",
+        }
+    }
+
+    /// Whether this caller may call. A service may call everything: what it passes on, it has
+    /// checked. Users' routes are open to anonymous callers.
+    pub(crate) const fn admit(self, caller: Caller) -> Result<(), ErrorCode> {
+        match (self, caller) {
+            (Access::Anyone | Access::User, _)
+            | (Access::Administrator | Access::Service, Caller::Service)
+            | (Access::Administrator, Caller::Administrator) => Ok(()),
+            (Access::Administrator | Access::Service, Caller::Anonymous) => {
+                Err(ErrorCode::Unauthenticated)
+            }
+            (Access::Administrator, Caller::User)
+            | (Access::Service, Caller::Administrator | Caller::User) => Err(ErrorCode::Forbidden),
+        }
+    }
+}
+
+/// Tells who calls. A wrong proof is refused, never taken for no proof.
+pub(crate) fn identify(headers: &HeaderMap, secrets: &Secrets) -> Result<Caller, Failure> {
+    if let Some(offered) = headers.get(HEADER_SECRET) {
+        return match &secrets.cluster {
+            Some(secret) if !secret.matches(offered.as_bytes()) => Err(Failure::new(
+                ErrorCode::Unauthenticated,
+                "the cluster secret is not this cluster's: check the secret file of the caller",
+            )),
+            Some(_) | None => Ok(Caller::Service),
+        };
+    }
+    if let Some(offered) = headers.get(header::AUTHORIZATION) {
+        return match (bearer(offered.as_bytes()), secrets) {
+            (Some(token), Secrets { administrator: Some(secret), .. }) if secret.matches(token) => {
+                Ok(Caller::Administrator)
+            }
+            (Some(_), Secrets { administrator: None, cluster: None }) => Ok(Caller::Administrator),
+            _ => Err(Failure::new(
+                ErrorCode::Unauthenticated,
+                "the token is not valid here: send the administrator's as `Authorization: Bearer …`",
+            )),
+        };
+    }
+    if secrets.cluster.is_none() && headers.contains_key(HEADER_FROM) {
+        return Ok(Caller::Service);
+    }
+    Ok(Caller::Anonymous)
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// Stands before every handler of a route.
+pub(crate) async fn gate(State(access): State<Access>, request: Request, next: Next) -> Response {
+    let caller = request.extensions().get::<Caller>().copied().unwrap_or(Caller::Anonymous);
+    match access.admit(caller) {
+        Ok(()) => next.run(request).await,
+        Err(code) => {
+            let detail = match access {
+                Access::Service => "only services of the cluster may do this",
+                _ => "only the administrator may do this: send the administrator's token as `Authorization: Bearer …`",
+            };
+            Failure::new(code, detail).into_response()
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Caller>().copied().unwrap_or(Caller::Anonymous))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_caller_against_every_kind_of_route() {
+        use Access::{Administrator, Anyone, Service, User};
+        let callers = [Caller::Service, Caller::Administrator, Caller::User, Caller::Anonymous];
+        let table: [(Access, [u16; 4]); 4] = [
+            (Anyone, [200, 200, 200, 200]),
+            (User, [200, 200, 200, 200]),
+            (Administrator, [200, 200, 403, 401]),
+            (Service, [200, 403, 403, 401]),
+        ];
+        for (access, row) in table {
+            let answers = callers.map(|caller| match access.admit(caller) {
+                Ok(()) => 200,
+                Err(code) => code.status().as_u16(),
+            });
+            assert_eq!(answers, row, "{access:?}");
+        }
+    }
+}

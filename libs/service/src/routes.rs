@@ -1,0 +1,134 @@
+//! A service's routes. None can be added without saying who may call it.
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use http::{HeaderValue, Uri, header};
+use plinth_api::ErrorCode;
+use plinth_telemetry::MetricError;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, PathItem};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+use crate::caller::{Access, gate};
+use crate::shell::{Shell, surround};
+use crate::{Context, Failure, health};
+
+/// Routes with their documents. `S` is the state that their handlers still lack.
+pub struct Routes<S = ()> {
+    router: OpenApiRouter<S>,
+}
+
+impl<S: Clone + Send + Sync + 'static> Default for Routes<S> {
+    fn default() -> Self {
+        Routes::new()
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
+    /// No routes.
+    #[must_use]
+    pub fn new() -> Self {
+        let info = InfoBuilder::new().title("Plinth").version(env!("CARGO_PKG_VERSION")).build();
+        let openapi = OpenApiBuilder::new().info(info).build();
+        Routes { router: OpenApiRouter::with_openapi(openapi) }
+    }
+
+    /// Gives the OpenAPI document a title and a description.
+    #[must_use]
+    pub fn describe(mut self, title: &str, description: &str) -> Self {
+        let info = &mut self.router.get_openapi_mut().info;
+        title.clone_into(&mut info.title);
+        info.description = Some(description.to_owned());
+        self
+    }
+
+    /// Adds routes that need no proof.
+    #[must_use]
+    pub fn anyone(self, routes: UtoipaMethodRouter<S>) -> Self {
+        self.add(Access::Anyone, routes)
+    }
+
+    /// Adds routes for users. Anonymous ones are let in: nothing issues users' tokens yet.
+    #[must_use]
+    pub fn user(self, routes: UtoipaMethodRouter<S>) -> Self {
+        self.add(Access::User, routes)
+    }
+
+    /// Adds routes for the administrator, and for services that pass on what he asked them.
+    #[must_use]
+    pub fn administrator(self, routes: UtoipaMethodRouter<S>) -> Self {
+        self.add(Access::Administrator, routes)
+    }
+
+    /// Adds routes for services of the cluster.
+    #[must_use]
+    pub fn service(self, routes: UtoipaMethodRouter<S>) -> Self {
+        self.add(Access::Service, routes)
+    }
+
+    fn add(self, access: Access, routes: UtoipaMethodRouter<S>) -> Self {
+        let (schemas, mut paths, methods) = routes;
+        for operation in paths.paths.values_mut().flat_map(operations) {
+            operation
+                .extensions
+                .get_or_insert_default()
+                .insert("x-plinth-caller".to_owned(), access.as_str().into());
+        }
+        let methods = methods.route_layer(from_fn_with_state(access, gate));
+        Routes { router: self.router.routes((schemas, paths, methods)) }
+    }
+
+    /// Adds all routes of another set.
+    #[must_use]
+    pub fn merge(self, other: Routes<S>) -> Self {
+        Routes { router: self.router.merge(other.router) }
+    }
+
+    /// Gives the handlers their state.
+    #[must_use]
+    pub fn with_state(self, state: S) -> Routes<()> {
+        Routes { router: self.router.with_state(state) }
+    }
+
+    /// The OpenAPI document of these routes and of those that every service has.
+    #[must_use]
+    pub fn openapi(&self) -> OpenApi {
+        let mut openapi = self.router.get_openapi().clone();
+        openapi.merge(health::routes().router.into_openapi());
+        openapi
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
+    [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+}
+
+impl Routes<()> {
+    /// The router that serves: these routes, every service's, and the shell around them.
+    pub(crate) fn serve(self, context: Context) -> Result<Router, MetricError> {
+        let document = self.openapi().to_json().unwrap_or_default();
+        let shell = Shell::new(context.clone())?;
+        let openapi = get(move || {
+            let json = HeaderValue::from_static("application/json");
+            std::future::ready(([(header::CONTENT_TYPE, json)], document.clone()))
+        });
+        let (router, _) = self.merge(health::routes().with_state(context)).router.split_for_parts();
+        Ok(router
+            .route("/openapi.json", openapi)
+            .fallback(not_found)
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(from_fn_with_state(shell, surround)))
+    }
+}
+
+async fn not_found(uri: Uri) -> Failure {
+    let detail = format!("there is no {}: /openapi.json lists what there is", uri.path());
+    Failure::new(ErrorCode::NotFound, detail)
+}
+
+async fn method_not_allowed(method: http::Method, uri: Uri) -> Failure {
+    let detail = format!("{} does not take {method}: the Allow header lists what it takes", uri.path());
+    Failure::new(ErrorCode::MethodNotAllowed, detail)
+}
