@@ -230,6 +230,21 @@ pub struct BootstrapReport {
     pub epoch: Epoch,
     /// The highest ballot it has promised.
     pub promised: u64,
+    /// The founding it has accepted, where that is not its group yet.
+    #[serde(default)]
+    pub formatted: Option<GroupId>,
+    /// Whether it has voted or taken entries in its group.
+    #[serde(default)]
+    pub running: bool,
+    /// The members of its group.
+    #[serde(default)]
+    pub members: Vec<ServiceRef>,
+    /// The configuration that its Raft store records, entries included that are not applied yet.
+    #[serde(default)]
+    pub configuration: Option<Recorded>,
+    /// The nodes that have reported to it lately.
+    #[serde(default)]
+    pub nodes: Vec<NodeReport>,
 }
 
 /// A founding: membership and id of a Raft group, and what it starts from.
@@ -268,6 +283,9 @@ pub struct FoundingMember {
 pub struct PromiseRequest {
     /// The ballot.
     pub ballot: u64,
+    /// Groups that are lost for good: who belongs to one renounces it, durably.
+    #[serde(default)]
+    pub renounce: Vec<GroupId>,
 }
 
 /// The promise, durable.
@@ -281,6 +299,9 @@ pub struct Promise {
     pub accepted: Option<(u64, Founding)>,
     /// The group it already belongs to.
     pub group: Option<GroupId>,
+    /// Its identity in Raft.
+    #[serde(default)]
+    pub raft_id: u64,
 }
 
 /// Asks to accept a founding.
@@ -297,6 +318,25 @@ pub struct AcceptRequest {
 pub struct Accepted {
     /// Whether it was.
     pub accepted: bool,
+}
+
+/// The members of the Raft group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Members {
+    /// The founding of the group.
+    pub group: GroupId,
+    /// In the order of their names.
+    pub members: Vec<FoundingMember>,
+}
+
+/// A coordinator that has lost its votes joins the group under a new identity, in place of the
+/// member of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct JoinRequest {
+    /// The group.
+    pub group: GroupId,
+    /// Who joins.
+    pub member: FoundingMember,
 }
 
 /// `GET /v1/status`.
@@ -325,3 +365,9 @@ pub const BOOTSTRAP: Endpoint<Nothing, BootstrapReport> = Endpoint::get("/v1/boo
 pub const PROMISE: Endpoint<PromiseRequest, Promise> = Endpoint::post("/v1/ballots/promise");
 /// `POST /v1/ballots/accept`.
 pub const ACCEPT: Endpoint<AcceptRequest, Accepted> = Endpoint::post("/v1/ballots/accept");
+/// `POST /v1/ballots/chosen`: the founding has been accepted by all who must.
+pub const CHOSEN: Endpoint<AcceptRequest, Accepted> = Endpoint::post("/v1/ballots/chosen");
+/// `GET /v1/members`.
+pub const MEMBERS: Endpoint<Nothing, Members> = Endpoint::get("/v1/members");
+/// `POST /v1/members`.
+pub const JOIN: Endpoint<JoinRequest, Nothing> = Endpoint::post("/v1/members");
