@@ -1,0 +1,83 @@
+//! Read versions, in rounds: while one request is under way, the next ones collect, and the next
+//! round serves them all. A round serves only who asked before it was sent, so that what it answers
+//! is not older than the question.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plinth_api::commit_proxy::{READ_VERSION, ReadVersion, ReadVersionRequest};
+use plinth_api::{CallError, Target};
+use plinth_runtime::Scope;
+use plinth_service::Peers;
+use plinth_types::Version;
+use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument as _;
+
+use crate::Topology;
+
+/// Waiting readers, at most. More wait in line for a place.
+const QUEUE: usize = 4_096;
+
+type Answer = Result<Version, CallError>;
+
+struct Request {
+    topology: Arc<Topology>,
+    limit: Duration,
+    span: tracing::Span,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Asks for read versions on behalf of many.
+#[derive(Clone)]
+pub(crate) struct ReadVersions {
+    requests: mpsc::Sender<Request>,
+}
+
+impl ReadVersions {
+    pub(crate) fn new(scope: &Scope, peers: Peers) -> ReadVersions {
+        let (requests, mut queue) = mpsc::channel::<Request>(QUEUE);
+        drop(scope.spawn("read versions", async move {
+            let mut waiting = Vec::new();
+            while queue.recv_many(&mut waiting, QUEUE).await > 0 {
+                serve(&peers, &mut waiting).await;
+            }
+        }));
+        ReadVersions { requests }
+    }
+
+    /// A version to read at, in the epoch of `topology`. None where no proxy of it runs or the
+    /// service ends.
+    pub(crate) async fn get(&self, topology: &Arc<Topology>, limit: Duration) -> Option<Answer> {
+        let (answer, answered) = oneshot::channel();
+        let topology = Arc::clone(topology);
+        let span = tracing::Span::current();
+        self.requests.send(Request { topology, limit, span, answer }).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+/// One round: everybody who waits gets what the newest topology's proxy says.
+async fn serve(peers: &Peers, waiting: &mut Vec<Request>) {
+    let newest = waiting.iter().max_by_key(|request| request.topology.epoch());
+    let Some((topology, span)) =
+        newest.map(|request| (Arc::clone(&request.topology), request.span.clone()))
+    else {
+        return;
+    };
+    let limit = waiting.iter().map(|request| request.limit).max().unwrap_or_default();
+    let proxies: Vec<_> = topology.commit_proxies().collect();
+    let Some(proxy) = proxies.first() else {
+        waiting.clear();
+        return;
+    };
+    let epoch = topology.epoch();
+    let request = ReadVersionRequest { epoch };
+    let answer = peers
+        .call(&Target::from(*proxy), &READ_VERSION, &request, Some(epoch), limit)
+        .instrument(span)
+        .await
+        .map(|ReadVersion { version }| version);
+    for request in waiting.drain(..) {
+        let _ = request.answer.send(answer.clone());
+    }
+}

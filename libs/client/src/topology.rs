@@ -1,0 +1,129 @@
+//! Who does what now, as the director tells it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plinth_api::director::{LAYOUT, LayoutQuery, LiveLayout};
+use plinth_api::{CallError, Nothing, Target, coordinator};
+use plinth_runtime::Scope;
+use plinth_service::Peers;
+use plinth_system_config::Service;
+use plinth_types::{Epoch, KeyRange, Pid, Tag};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// How long the director may hold a long poll.
+const POLL: Duration = Duration::from_secs(10);
+/// How long a coordinator may take to say who the director is.
+const ASK: Duration = Duration::from_millis(500);
+/// Between two attempts, while nobody answers.
+const PAUSE: Duration = Duration::from_millis(10);
+/// The longest pause.
+const MAX_PAUSE: Duration = Duration::from_millis(200);
+
+/// Who serves the current epoch.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    /// The director's account.
+    pub live: LiveLayout,
+}
+
+impl Topology {
+    /// The epoch.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.live.config.layout.epoch
+    }
+
+    /// The commit proxies that run.
+    pub fn commit_proxies(&self) -> impl Iterator<Item = &Pid> {
+        self.live.config.layout.commit_proxies.iter().filter_map(up)
+    }
+
+    /// The storages that run and hold a tag.
+    pub fn storages(&self, tag: Tag) -> impl Iterator<Item = &Pid> {
+        self.live.config.layout.team(tag).iter().filter_map(|member| up(&member.service))
+    }
+
+    /// Which tag a key belongs to.
+    #[must_use]
+    pub fn tag_of(&self, key: &[u8]) -> Option<Tag> {
+        self.live.recorded.shards.tag_of(key)
+    }
+
+    /// The shards that a range touches, each with its part of the range, in key order.
+    #[must_use]
+    pub fn within(&self, range: &KeyRange) -> BTreeMap<KeyRange, Tag> {
+        self.live.recorded.shards.within(range).collect()
+    }
+}
+
+fn up(service: &Service) -> Option<&Pid> {
+    match service {
+        Service::Up(pid) => Some(pid),
+        Service::Down(_) => None,
+    }
+}
+
+/// Follows the live layout for as long as the scope lives. The answer is the newest one; none while
+/// no director tells.
+pub fn follow(
+    scope: &Scope,
+    peers: Peers,
+    coordinators: Vec<Target>,
+) -> watch::Receiver<Option<Arc<Topology>>> {
+    let (sender, receiver) = watch::channel(None);
+    drop(scope.spawn("following the layout", async move {
+        let mut pause = PAUSE;
+        loop {
+            for coordinator in &coordinators {
+                let Some(director) = director(&peers, coordinator).await else { continue };
+                if follow_director(&peers, &director, &sender).await {
+                    pause = PAUSE;
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }));
+    receiver
+}
+
+async fn director(peers: &Peers, coordinator: &Target) -> Option<Target> {
+    let status = peers.call(coordinator, &coordinator::STATUS, &Nothing {}, None, ASK).await.ok()?;
+    status.director.map(|appointed| Target::from(&appointed.pid))
+}
+
+/// Follows one director until it is gone. Says whether it told anything.
+async fn follow_director(
+    peers: &Peers,
+    director: &Target,
+    sender: &watch::Sender<Option<Arc<Topology>>>,
+) -> bool {
+    let mut told = false;
+    let mut query = LayoutQuery::default();
+    let wait = u64::try_from(POLL.as_millis()).unwrap_or(u64::MAX);
+    loop {
+        let live = match peers.call(director, &LAYOUT, &query, None, POLL + ASK).await {
+            Ok(live) => live,
+            // A director that has no layout yet says so; the coordinator may know a newer one.
+            Err(CallError::Problem(_) | CallError::Transport(_)) => return told,
+            Err(error @ (CallError::Answer { .. } | CallError::Request(_))) => {
+                tracing::warn!(%error, "the director's layout can't be read");
+                return told;
+            }
+        };
+        told = true;
+        query = LayoutQuery { index: Some(live.index), wait_ms: wait };
+        sender.send_if_modified(|current| {
+            let newer = current.as_ref().is_none_or(|current| {
+                (current.epoch(), current.live.index) < (live.config.layout.epoch, live.index)
+            });
+            if newer {
+                *current = Some(Arc::new(Topology { live }));
+            }
+            newer
+        });
+    }
+}
