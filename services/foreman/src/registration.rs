@@ -1,0 +1,76 @@
+//! What the node tells the coordinators: every one of them, every half second and at each change,
+//! so that whichever leads knows. What they answer goes to the driver.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plinth_api::Target;
+use plinth_api::coordinator::REPORT;
+use plinth_service::Context;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::config::{REPORT_EVERY, REPORT_LIMIT};
+use crate::driver::{Message, Snapshot};
+
+/// The pause after the first report that did not get through; it doubles up to the usual interval.
+/// Short, because at a cold start everybody waits for the coordinators to appear.
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+/// The least time between two reports, however much changes.
+const BREATH: Duration = Duration::from_millis(10);
+
+/// Reports to every coordinator for as long as the foreman lives.
+pub(crate) fn spawn(
+    context: &Context,
+    coordinators: &[Target],
+    snapshot: &watch::Receiver<Arc<Snapshot>>,
+    driver: &mpsc::Sender<Message>,
+) {
+    for coordinator in coordinators {
+        context.scope().spawn(
+            "registration",
+            report(context.clone(), coordinator.clone(), snapshot.clone(), driver.clone()),
+        );
+    }
+}
+
+async fn report(
+    context: Context,
+    coordinator: Target,
+    mut snapshot: watch::Receiver<Arc<Snapshot>>,
+    driver: mpsc::Sender<Message>,
+) {
+    let mut retry = FIRST_RETRY;
+    let mut told = false;
+    loop {
+        let report = Arc::clone(&snapshot.borrow_and_update());
+        let sent = Instant::now();
+        let answer =
+            context.peers().call(&coordinator, &REPORT, &report.report, None, REPORT_LIMIT).await;
+        let pause = match answer {
+            Ok(orders) => {
+                told = false;
+                retry = FIRST_RETRY;
+                if driver.send(Message::Orders(orders)).await.is_err() {
+                    return;
+                }
+                REPORT_EVERY
+            }
+            Err(error) => {
+                // A coordinator that is away is ordinary; it is said once.
+                if !told {
+                    tracing::info!(coordinator = %coordinator.address, %error, "a report did not get through");
+                    told = true;
+                }
+                let pause = retry;
+                retry = (retry * 2).min(REPORT_EVERY);
+                pause
+            }
+        };
+        sleep(BREATH).await;
+        match timeout_at(sent + pause, snapshot.changed()).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(_)) => return,
+        }
+    }
+}
