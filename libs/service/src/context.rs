@@ -2,7 +2,7 @@
 //! itself.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use plinth_api::common::{Check, Info, MonitorLine, Readiness};
@@ -54,6 +54,7 @@ struct Inner {
     version: AtomicU64,
     checks: Mutex<BTreeMap<&'static str, Result<(), String>>>,
     stop: watch::Sender<bool>,
+    stop_is_awaited: AtomicBool,
     monitors: Arc<Semaphore>,
 }
 
@@ -89,6 +90,7 @@ impl Context {
             version: AtomicU64::new(0),
             checks: Mutex::default(),
             stop: watch::Sender::new(false),
+            stop_is_awaited: AtomicBool::new(false),
             monitors: Arc::new(Semaphore::new(MONITOR_LIMIT)),
         }))
     }
@@ -185,6 +187,11 @@ impl Context {
     /// Waits until the service is asked to stop. Whoever waits for it is given
     /// [`crate::STOP_GRACE`] to end by itself; where nobody does, the service ends at once.
     pub async fn stopping(&self) {
+        self.0.stop_is_awaited.store(true, Ordering::Relaxed);
+        self.stop_requested().await;
+    }
+
+    pub(crate) async fn stop_requested(&self) {
         let mut stop = self.0.stop.subscribe();
         // The sender lives as long as this borrow, so the wait can't fail.
         let _ = stop.wait_for(|asked| *asked).await;
@@ -256,8 +263,8 @@ impl Context {
         Arc::clone(&self.0.monitors)
     }
 
-    /// Whether some task waits for [`Context::stopping`], beside the host itself.
+    /// Whether the service has ever waited for [`Context::stopping`].
     pub(crate) fn stop_is_awaited(&self) -> bool {
-        self.0.stop.receiver_count() > 1
+        self.0.stop_is_awaited.load(Ordering::Relaxed)
     }
 }

@@ -200,7 +200,7 @@ async fn until_exit(context: &Context, main: impl Future<Output = Exit>) -> Exit
         biased;
         failure = context.scope().failed() => return Exit::panic(failure.task, &failure.message),
         result = &mut main => return ended(result),
-        () = context.stopping() => {}
+        () = context.stop_requested() => {}
     }
     if !context.stop_is_awaited() {
         return Exit::clean();

@@ -87,11 +87,11 @@ pub async fn watch(
     silence: Duration,
     mut on_line: impl FnMut(MonitorLine) + Send,
 ) -> MonitorEnd {
-    let mut deadline = Instant::now() + silence;
     let body = match open(context, target, silence).await {
         Ok(body) => body,
         Err(end) => return end,
     };
+    let mut deadline = Instant::now() + silence;
     let mut chunks = BodyDataStream::new(body);
     let mut buffer = BytesMut::new();
     loop {

@@ -1,6 +1,7 @@
 //! A service's routes. None can be added without saying who may call it.
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use http::{HeaderValue, Uri, header};
@@ -12,7 +13,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use crate::caller::{Access, gate};
 use crate::shell::{Shell, surround};
-use crate::{Context, Failure, health};
+use crate::{BODY_LIMIT, Context, Failure, health};
 
 /// Routes with their documents. `S` is the state that their handlers still lack.
 pub struct Routes<S = ()> {
@@ -119,6 +120,7 @@ impl Routes<()> {
             .route("/openapi.json", openapi)
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
+            .layer(DefaultBodyLimit::max(BODY_LIMIT))
             .layer(from_fn_with_state(shell, surround)))
     }
 }

@@ -3,9 +3,6 @@
 //! Every request bears who sends it and the proof, the cluster, the request id that it is part of
 //! and the trace. It takes no longer than its [`TimeLimit`], connecting included.
 
-use std::future::Future;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
@@ -13,34 +10,29 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::{Connected, Connection, capture_connection};
-use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use plinth_api::{
     HEADER_CLUSTER, HEADER_EPOCH, HEADER_FROM, HEADER_REQUEST_ID, HEADER_SECRET, TimeLimit,
     TransportError,
 };
-use plinth_runtime::{Runtime, Scope, Stream};
+use plinth_runtime::{Runtime, Scope};
 use plinth_telemetry::ClientCall;
 use plinth_types::ServiceRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span};
 
+use crate::Secrets;
 use crate::context::ClusterCell;
+use crate::pool::{Connection, Pool, detail};
 use crate::shell::current_request_id;
-use crate::{Secret, Secrets};
 
 /// The time a request may take that does not say.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(10);
-/// Connections that nobody uses are closed after this time: well before the server does it, or a
-/// request could meet a connection that is just being closed.
-const IDLE_LIMIT: Duration = Duration::from_secs(10);
-/// Idle connections kept to one peer.
-const IDLE_PER_PEER: usize = 64;
+/// How often a request is tried on another connection because the one at hand had ended before it
+/// was sent.
+const SEND_ATTEMPTS: usize = 3;
 /// The largest answer that is taken, in bytes.
 const ANSWER_LIMIT: usize = 64 << 20;
 
@@ -63,7 +55,7 @@ struct Identity {
 /// Sends requests and collects their answers. Cheap to clone; clones share the connections.
 #[derive(Clone)]
 pub struct Transport {
-    pool: Pool<Connector, Full<Bytes>>,
+    pool: Pool,
     runtime: Runtime,
     identity: Arc<Identity>,
 }
@@ -81,12 +73,7 @@ impl Transport {
         sender: &Sender,
         cluster: Arc<ClusterCell>,
     ) -> Transport {
-        let pool = Pool::builder(Spawner(scope))
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_LIMIT)
-            .pool_max_idle_per_host(IDLE_PER_PEER)
-            .build(Connector { runtime: runtime.clone() });
+        let pool = Pool::new(runtime.clone(), scope);
         Transport { pool, runtime, identity: Arc::new(Identity::new(sender, cluster)) }
     }
 
@@ -99,73 +86,82 @@ impl Transport {
         &self,
         mut request: Request<Bytes>,
     ) -> Result<Response<Incoming>, TransportError> {
-        let limit = limit_of(&request);
-        let peer = authority(request.uri());
-        let span = self.stamp(&mut request);
-        let exchange = self.exchange(request, &peer, limit);
-        let result = exchange.instrument(span.clone()).await;
+        let limit = Limit::of(&request);
+        let peer = address(request.uri());
+        let span = self.stamp(&mut request, &peer);
+        let exchange = self.exchange(request, &peer, limit).instrument(span.clone());
+        // The connection is not kept: it ends with the answer.
+        let result = exchange.await.map(|(answer, _)| answer);
         note(&span, result.as_ref().map(Response::status));
         result
     }
 
     /// Sends a request and collects its answer.
     async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
-        let limit = limit_of(&request);
-        let peer = authority(request.uri());
-        let span = self.stamp(&mut request);
+        let limit = Limit::of(&request);
+        let peer = address(request.uri());
+        let span = self.stamp(&mut request, &peer);
         let exchange = async {
-            let answer = self.exchange(request, &peer, limit).await?;
+            let (answer, connection) = self.exchange(request, &peer, limit).await?;
             let (head, body) = answer.into_parts();
-            let body = Limited::new(body, ANSWER_LIMIT)
-                .collect()
-                .await
-                .map_err(|error| broken(&peer, body_detail(&*error)))?;
-            Ok(Response::from_parts(head, body.to_bytes()))
+            let body = Limited::new(body, ANSWER_LIMIT).collect();
+            match timeout_at(limit.deadline, body).await {
+                Ok(Ok(body)) => {
+                    self.pool.park(&peer, connection);
+                    Ok(Response::from_parts(head, body.to_bytes()))
+                }
+                Ok(Err(error)) => Err(broken(&peer, body_detail(&*error))),
+                Err(_) => Err(limit.timeout(&peer)),
+            }
         };
-        let result = timeout(limit, exchange.instrument(span.clone()))
-            .await
-            .unwrap_or_else(|_| Err(timed_out(&peer, limit)));
+        let result = exchange.instrument(span.clone()).await;
         note(&span, result.as_ref().map(Response::status));
         result
     }
 
+    /// One request on one connection, which carries nothing else until the answer is read.
     async fn exchange(
         &self,
         request: Request<Bytes>,
         peer: &str,
-        limit: Duration,
-    ) -> Result<Response<Incoming>, TransportError> {
+        limit: Limit,
+    ) -> Result<(Response<Incoming>, Connection), TransportError> {
+        let refused =
+            |detail: String| TransportError::Connect { peer: peer.to_owned(), detail };
         let mut request = request.map(Full::new);
-        // Whether time ran out before or after there was a connection tells whether the request
-        // can have had an effect.
-        let connection = capture_connection(&mut request);
-        match timeout(limit, self.pool.request(request)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) if error.is_connect() => {
-                Err(TransportError::Connect { peer: peer.to_owned(), detail: pool_detail(&error) })
+        for _ in 0..SEND_ATTEMPTS {
+            let mut connection = timeout_at(limit.deadline, self.pool.connection(peer))
+                .await
+                .map_err(|_| refused(format!("no connection within {} ms", limit.as_ms())))?
+                .map_err(refused)?;
+            match timeout_at(limit.deadline, connection.try_send_request(request)).await {
+                Ok(Ok(answer)) => return Ok((answer, connection)),
+                Err(_) => return Err(limit.timeout(peer)),
+                Ok(Err(mut error)) => match error.take_message() {
+                    // The connection had ended before the request went out.
+                    Some(unsent) => request = unsent,
+                    None => return Err(broken(peer, detail(error.error()))),
+                },
             }
-            Ok(Err(error)) => Err(broken(peer, pool_detail(&error))),
-            Err(_) if connection.connection_metadata().is_none() => {
-                Err(TransportError::Connect {
-                    peer: peer.to_owned(),
-                    detail: format!("no connection within {} ms", limit.as_millis()),
-                })
-            }
-            Err(_) => Err(timed_out(peer, limit)),
         }
+        Err(refused("connections end as soon as they are made".to_owned()))
     }
 
     /// Adds the headers that every request bears, and begins its span.
-    fn stamp(&self, request: &mut Request<Bytes>) -> Span {
-        let address = authority(request.uri());
+    fn stamp(&self, request: &mut Request<Bytes>, peer: &str) -> Span {
         let span = plinth_telemetry::client_span(ClientCall {
             method: request.method(),
             route: request.uri().path(),
             service: &self.identity.name,
-            peer: &address,
-            address: &address,
+            peer,
+            address: peer,
         });
+        let origin = request.uri().path_and_query().cloned().map(Uri::from);
+        *request.uri_mut() = origin.unwrap_or_default();
         let headers = request.headers_mut();
+        if let Ok(host) = HeaderValue::try_from(peer) {
+            headers.insert(header::HOST, host);
+        }
         for (name, value) in &self.identity.headers {
             headers.insert(name, value.clone());
         }
@@ -204,7 +200,7 @@ impl Identity {
             }
             None => {
                 let token = sender.secrets.administrator.as_ref();
-                put("authorization", token.and_then(|s: &Secret| s.header("Bearer ")));
+                put("authorization", token.and_then(|s| s.header("Bearer ")));
             }
         }
         let name = sender.service.as_ref().map_or_else(|| "command".to_owned(), |s| s.to_string());
@@ -227,30 +223,40 @@ impl tower::Service<Request<Bytes>> for Transport {
     }
 }
 
-fn limit_of(request: &Request<Bytes>) -> Duration {
-    request.extensions().get::<TimeLimit>().map_or(DEFAULT_LIMIT, |limit| limit.0)
+/// The time that a request has.
+#[derive(Clone, Copy)]
+struct Limit {
+    given: Duration,
+    deadline: Instant,
 }
 
-fn authority(uri: &Uri) -> String {
-    uri.authority().map_or_else(String::new, |authority| authority.as_str().to_owned())
+impl Limit {
+    fn of(request: &Request<Bytes>) -> Limit {
+        let given =
+            request.extensions().get::<TimeLimit>().map_or(DEFAULT_LIMIT, |limit| limit.0);
+        Limit { given, deadline: Instant::now() + given }
+    }
+
+    fn as_ms(self) -> u64 {
+        u64::try_from(self.given.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn timeout(self, peer: &str) -> TransportError {
+        TransportError::Timeout { peer: peer.to_owned(), after_ms: self.as_ms() }
+    }
 }
 
-fn timed_out(peer: &str, limit: Duration) -> TransportError {
-    let after_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    TransportError::Timeout { peer: peer.to_owned(), after_ms }
+/// `host:port`, as the network takes it.
+fn address(uri: &Uri) -> String {
+    match uri.authority() {
+        Some(authority) if authority.port().is_some() => authority.as_str().to_owned(),
+        Some(authority) => format!("{authority}:80"),
+        None => String::new(),
+    }
 }
 
 fn broken(peer: &str, detail: String) -> TransportError {
     TransportError::Broken { peer: peer.to_owned(), detail }
-}
-
-/// The innermost cause: the outer ones only say that there was an error.
-fn pool_detail(error: &PoolError) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 fn body_detail(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
@@ -265,95 +271,5 @@ fn note(span: &Span, result: Result<http::StatusCode, &TransportError>) {
     match result {
         Ok(status) => plinth_telemetry::record_status(span, status, true),
         Err(error) => plinth_telemetry::record_error(span, error),
-    }
-}
-
-/// Connections are driven by tasks of the service's scope.
-#[derive(Clone)]
-struct Spawner(Scope);
-
-impl<F> hyper::rt::Executor<F> for Spawner
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, task: F) {
-        drop(self.0.spawn("outgoing connection", task));
-    }
-}
-
-#[derive(Clone)]
-struct Connector {
-    runtime: Runtime,
-}
-
-impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Link>;
-    type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<TokioIo<Link>>>;
-
-    fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let runtime = self.runtime.clone();
-        async move {
-            let mut address = authority(&uri);
-            if uri.port_u16().is_none() {
-                address.push_str(":80");
-            }
-            Ok(TokioIo::new(Link(runtime.network().connect(&address).await?)))
-        }
-        .boxed()
-    }
-}
-
-/// A stream of the runtime's network, in the form that the pool asks for.
-struct Link(Stream);
-
-impl Connection for Link {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl AsyncRead for Link {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        task: &mut Task<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(task, buffer)
-    }
-}
-
-impl AsyncWrite for Link {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        task: &mut Task<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(task, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        task: &mut Task<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(task, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(task)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(task)
     }
 }
