@@ -1,0 +1,71 @@
+//! The sequencer's endpoints.
+
+use axum::extract::State;
+use plinth_api::sequencer::{
+    Assignment, CommitVersion, CommitVersionRequest, CommittedRequest, CommittedVersion,
+    ReadVersionQuery, Status,
+};
+use plinth_api::{Nothing, Problem};
+use plinth_service::{Answer, Json, Query, Routes};
+use utoipa_axum::routes;
+
+use crate::driver::Handle;
+
+/// The endpoints and who may call them.
+pub(crate) fn routes() -> Routes<Handle> {
+    Routes::new()
+        .service(routes!(assign))
+        .service(routes!(commit_version))
+        .service(routes!(report))
+        .service(routes!(read_version))
+        .anyone(routes!(status))
+}
+
+/// Takes up an epoch. A lower one, and the same one of another director, are refused.
+#[utoipa::path(put, path = "/v1/assignment", tag = "sequencer", request_body = Assignment,
+    responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn assign(
+    State(handle): State<Handle>,
+    Json(assignment): Json<Assignment>,
+) -> Answer<Nothing> {
+    handle.assign(assignment).await?;
+    Ok(Json(Nothing {}))
+}
+
+/// Hands out the version of a batch. The same (proxy, request) always gets the same answer.
+#[utoipa::path(post, path = "/v1/commit_versions", tag = "sequencer", request_body = CommitVersionRequest,
+    responses((status = 200, body = CommitVersion), (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn commit_version(
+    State(handle): State<Handle>,
+    Json(request): Json<CommitVersionRequest>,
+) -> Answer<CommitVersion> {
+    Ok(Json(handle.commit_version(request).await?))
+}
+
+/// Notes a batch that every log has acknowledged, and answers the latest committed version.
+#[utoipa::path(post, path = "/v1/committed_versions", tag = "sequencer", request_body = CommittedRequest,
+    responses((status = 200, body = CommittedVersion), (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn report(
+    State(handle): State<Handle>,
+    Json(request): Json<CommittedRequest>,
+) -> Answer<CommittedVersion> {
+    let version = handle.report(request.epoch, request.version).await?;
+    Ok(Json(CommittedVersion { version }))
+}
+
+/// The latest committed version. It may only be read at once every log of the epoch has confirmed,
+/// after the asking began, that it still serves the epoch.
+#[utoipa::path(get, path = "/v1/read_version", tag = "sequencer", params(ReadVersionQuery),
+    responses((status = 200, body = CommittedVersion), (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn read_version(
+    State(handle): State<Handle>,
+    Query(query): Query<ReadVersionQuery>,
+) -> Answer<CommittedVersion> {
+    Ok(Json(CommittedVersion { version: handle.committed(query.epoch).await? }))
+}
+
+/// Where the sequencer stands.
+#[utoipa::path(get, path = "/v1/status", tag = "sequencer", responses((status = 200, body = Status)))]
+async fn status(State(handle): State<Handle>) -> Answer<Status> {
+    Ok(Json(handle.status().await?))
+}
