@@ -1,0 +1,39 @@
+//! The resolver's endpoints.
+
+use axum::extract::State;
+use plinth_api::resolver::{Assignment, Resolution, Status, Verdicts};
+use plinth_api::{Nothing, Problem};
+use plinth_service::{Answer, Json, Routes};
+use utoipa_axum::routes;
+
+use crate::driver::Handle;
+
+/// The endpoints and who may call them.
+pub(crate) fn routes() -> Routes<Handle> {
+    Routes::new().service(routes!(assign)).service(routes!(resolve)).anyone(routes!(status))
+}
+
+/// Takes up an epoch with an empty history. A lower one, and the same one of another director, are
+/// refused.
+#[utoipa::path(put, path = "/v1/assignment", tag = "resolver", request_body = Assignment,
+    responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn assign(
+    State(handle): State<Handle>,
+    Json(assignment): Json<Assignment>,
+) -> Answer<Nothing> {
+    handle.assign(assignment).await?;
+    Ok(Json(Nothing {}))
+}
+
+/// Decides a batch, once the one before it is decided. The same batch always gets the same verdicts.
+#[utoipa::path(post, path = "/v1/resolutions", tag = "resolver", request_body = Resolution,
+    responses((status = 200, body = Verdicts), (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn resolve(State(handle): State<Handle>, Json(batch): Json<Resolution>) -> Answer<Verdicts> {
+    Ok(Json(Verdicts { verdicts: handle.resolve(batch).await? }))
+}
+
+/// Where the resolver stands.
+#[utoipa::path(get, path = "/v1/status", tag = "resolver", responses((status = 200, body = Status)))]
+async fn status(State(handle): State<Handle>) -> Answer<Status> {
+    Ok(Json(handle.status().await?))
+}
