@@ -1,0 +1,75 @@
+//! The commit proxy's endpoints.
+
+use axum::extract::State;
+use plinth_api::commit_proxy::{
+    Assignment, CommitRequest, Committed, Opening, ReadVersion, ReadVersionRequest, Status,
+};
+use plinth_api::{Nothing, Problem};
+use plinth_service::{Answer, Failure, Json, Routes};
+use utoipa_axum::routes;
+
+use crate::driver::Handle;
+use crate::transaction::Transaction;
+
+/// The endpoints and who may call them. Commits come through gateways, which know their users; so
+/// only services may call here, and only they can mark a transaction as the system's.
+pub(crate) fn routes() -> Routes<Handle> {
+    Routes::new()
+        .service(routes!(assign))
+        .service(routes!(open))
+        .service(routes!(commit))
+        .service(routes!(read_version))
+        .anyone(routes!(status))
+}
+
+/// Takes up an epoch, closed to clients. A lower one, and the same one of another director, are
+/// refused.
+#[utoipa::path(put, path = "/v1/assignment", tag = "commit-proxy", request_body = Assignment,
+    responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn assign(
+    State(handle): State<Handle>,
+    Json(assignment): Json<Assignment>,
+) -> Answer<Nothing> {
+    handle.assign(assignment).await?;
+    Ok(Json(Nothing {}))
+}
+
+/// Opens the proxy to clients.
+#[utoipa::path(put, path = "/v1/opening", tag = "commit-proxy", request_body = Opening,
+    responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn open(State(handle): State<Handle>, Json(opening): Json<Opening>) -> Answer<Nothing> {
+    handle.open(opening).await?;
+    Ok(Json(Nothing {}))
+}
+
+/// Commits a transaction. Answered once every log has it on disk, or once it is known that it was
+/// not and never will be committed; `commit_unknown_result` if neither can be told.
+#[utoipa::path(post, path = "/v1/commits", tag = "commit-proxy", request_body = CommitRequest,
+    responses((status = 200, body = Committed), (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
+async fn commit(
+    State(handle): State<Handle>,
+    Json(request): Json<CommitRequest>,
+) -> Answer<Committed> {
+    let epoch = request.epoch;
+    let transaction =
+        Transaction::validate(request).map_err(|error| Failure::from(Problem::from(error)))?;
+    Ok(Json(handle.commit(epoch, transaction).await?))
+}
+
+/// A version to read at: no commit that was acknowledged before the request is above it.
+#[utoipa::path(post, path = "/v1/read_versions", tag = "commit-proxy", request_body = ReadVersionRequest,
+    responses((status = 200, body = ReadVersion), (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+async fn read_version(
+    State(handle): State<Handle>,
+    Json(request): Json<ReadVersionRequest>,
+) -> Answer<ReadVersion> {
+    Ok(Json(ReadVersion { version: handle.read_version(request.epoch).await? }))
+}
+
+/// Where the commit proxy stands.
+#[utoipa::path(get, path = "/v1/status", tag = "commit-proxy", responses((status = 200, body = Status)))]
+async fn status(State(handle): State<Handle>) -> Answer<Status> {
+    Ok(Json(handle.status().await?))
+}
