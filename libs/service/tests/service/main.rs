@@ -1,0 +1,13 @@
+//! A small service, hosted on loopback, seen from outside.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod about;
+mod announcing;
+mod callers;
+mod directory;
+mod endings;
+mod fixture;
+mod monitoring;
+mod problems;
+mod transport;
