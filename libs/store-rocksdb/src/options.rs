@@ -4,6 +4,10 @@ use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLe
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
+/// Table files not yet sorted into levels at which writes stop.
+const LEVEL_ZERO_STOP: i32 = 32;
+/// Bytes that wait to be compacted at which writes stop.
+const COMPACTION_STOP: usize = 64 << 30;
 
 /// Options that the bindings can't set but by their text.
 /// - What a log brings back stays in memory: opening after a crash writes no table files.
@@ -90,6 +94,12 @@ impl Tuning {
         options.set_arena_block_size(256 * KIB);
         options.set_max_open_files(self.options.open_files);
         options.set_max_background_jobs(2);
+        // Too far behind, writes stop until it has caught up; they are not slowed down before. The
+        // writer's attempts would each count against the rate that a slowdown allows (see `writer`).
+        options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_STOP);
+        options.set_level_zero_stop_writes_trigger(LEVEL_ZERO_STOP);
+        options.set_soft_pending_compaction_bytes_limit(COMPACTION_STOP);
+        options.set_hard_pending_compaction_bytes_limit(COMPACTION_STOP);
         // The newest levels are rewritten soon; compressing them is wasted work.
         let (plain, packed) = (DBCompressionType::None, DBCompressionType::Lz4);
         options.set_compression_per_level(&[plain, plain, packed, packed, packed, packed, packed]);

@@ -1,5 +1,6 @@
 //! One open RocksDB.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use plinth_store::{Batch, Change, Direction, Durability, Rows, Store, StoreError, Table};
-use rocksdb::{ColumnFamily, DB, ErrorKind, ReadOptions};
+use rocksdb::{ColumnFamily, DB, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, ReadOptions};
 
 use crate::files;
 use crate::options::Tuning;
@@ -72,7 +73,10 @@ impl RocksStore {
         files::create_directory(directory)?;
         let path = directory.display().to_string();
         let options = tuning.rocksdb().map_err(|error| classify(&path, error))?;
-        let families = tables.iter().map(|table| (*table, options.clone()));
+        // The family that is always there would otherwise come with RocksDB's defaults, whose large
+        // buffers it would want to see free on the disk before it recovers from a full one.
+        let names: BTreeSet<&str> = tables.iter().copied().chain([DEFAULT_COLUMN_FAMILY_NAME]).collect();
+        let families = names.into_iter().map(|name| (name, options.clone()));
         let db = DB::open_cf_with_opts(&options, directory, families).map_err(|error| classify(&path, error))?;
         let engine = Arc::new(Engine { db, directory: path, failed: OnceLock::new() });
         let writer = Writer::start(Arc::clone(&engine))?;
@@ -157,7 +161,10 @@ fn classify(path: &str, error: rocksdb::Error) -> StoreError {
     let detail = error.into_string();
     match kind {
         ErrorKind::Corruption => StoreError::Corrupt { path, detail },
-        ErrorKind::IOError if detail.contains("No space left on device") || detail.contains("Disk quota exceeded") => {
+        // Incomplete: it is told so as well when the error was there before the write.
+        ErrorKind::IOError | ErrorKind::Incomplete
+            if detail.contains("No space left on device") || detail.contains("Disk quota exceeded") =>
+        {
             StoreError::Full { path }
         }
         ErrorKind::IOError if detail.contains("lock hold by current process") || detail.contains("While lock file") => {

@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use plinth_store::{Batch, Change, Durability, StoreError};
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::{ErrorKind, WriteBatch, WriteOptions};
 use tokio::sync::oneshot;
 
 use crate::store::Engine;
@@ -16,6 +17,9 @@ use crate::store::Engine;
 /// A group takes no further batch once it holds this many bytes, so that a single write is never
 /// behind more than one long one.
 const GROUP_BYTES: usize = 8 << 20;
+
+/// How long a write waits before it is tried again while RocksDB is behind with writing out memory.
+const STALL_RETRY: Duration = Duration::from_millis(1);
 
 type Outcome = Result<(), StoreError>;
 
@@ -130,7 +134,26 @@ fn run(far_end: &FarEnd, engine: &Engine) {
 }
 
 fn write(engine: &Engine, jobs: &[Job]) -> Outcome {
-    engine.check()?;
+    let mut options = WriteOptions::default();
+    options.set_sync(jobs.iter().any(|job| job.durability == Durability::Synced));
+    // A write that waits inside RocksDB for memory to be written out stands in the way of RocksDB's
+    // own recovery from a full disk, and both wait for ever. So it is told not to wait, and tried again.
+    options.set_no_slowdown(true);
+    loop {
+        engine.check()?;
+        match engine.db().write_opt(merge(engine, jobs)?, &options) {
+            Ok(()) => return Ok(()),
+            Err(error) if is_stalled(&error) => thread::park_timeout(STALL_RETRY),
+            Err(error) => return Err(engine.write_failed(error)),
+        }
+    }
+}
+
+fn is_stalled(error: &rocksdb::Error) -> bool {
+    error.kind() == ErrorKind::Incomplete && error.as_ref().contains("Write stall")
+}
+
+fn merge(engine: &Engine, jobs: &[Job]) -> Result<WriteBatch, StoreError> {
     let mut together = WriteBatch::default();
     for change in jobs.iter().flat_map(|job| &job.batch.0) {
         match change {
@@ -141,9 +164,7 @@ fn write(engine: &Engine, jobs: &[Job]) -> Outcome {
             Change::DeleteRange(table, from, to) => together.delete_range_cf(engine.table(table)?, from, to),
         }
     }
-    let mut options = WriteOptions::default();
-    options.set_sync(jobs.iter().any(|job| job.durability == Durability::Synced));
-    engine.db().write_opt(together, &options).map_err(|error| engine.write_failed(error))
+    Ok(together)
 }
 
 fn size(batch: &Batch) -> usize {
