@@ -1,0 +1,50 @@
+//! What a director is told when it starts, and its limits. What the operator may change is among
+//! the cluster's parameters instead.
+
+use std::time::Duration;
+
+use plinth_api::Target;
+
+/// What a director is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The coordinators, any of which answers for their group.
+    pub coordinators: Vec<Target>,
+    /// The node's foreman, where it announces itself.
+    pub foreman: Option<Target>,
+}
+
+/// How long one coordinator may take before the next one is asked.
+pub(crate) const COORDINATOR_LIMIT: Duration = Duration::from_secs(1);
+/// How long the compare-and-set of the layout may take at one coordinator: it is an fsync on a
+/// majority.
+pub(crate) const RECORD_LIMIT: Duration = Duration::from_secs(5);
+/// How long the compare-and-set is tried before the director gives up.
+pub(crate) const RECORD_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the last words may take.
+pub(crate) const FAREWELL_LIMIT: Duration = Duration::from_millis(300);
+/// Time between two looks at the registry until commits are accepted.
+pub(crate) const REGISTRY_PERIOD_RECOVERING: Duration = Duration::from_millis(50);
+/// Time between two looks at the registry afterwards.
+pub(crate) const REGISTRY_PERIOD: Duration = Duration::from_millis(250);
+/// Time before something is tried again that failed or was not there.
+pub(crate) const RETRY: Duration = Duration::from_millis(100);
+/// How long a log may take to answer a lock: it fsyncs what it has.
+pub(crate) const LOCK_LIMIT: Duration = Duration::from_secs(2);
+/// How long a worker may take to show that it is alive.
+pub(crate) const PROBE_LIMIT: Duration = Duration::from_millis(500);
+/// Probes under way at a time.
+pub(crate) const PROBES: usize = 64;
+/// How long a foreman may take to make a worker, until it has announced itself.
+pub(crate) const MAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a foreman that could not make a worker is left alone.
+pub(crate) const MAKE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a log may take to truncate and copy.
+pub(crate) const REPLAY_LIMIT: Duration = Duration::from_secs(60);
+/// How long a component or storage may take to take up the epoch, to keep the configuration, or to
+/// tell its status.
+pub(crate) const ASSIGN_LIMIT: Duration = Duration::from_secs(5);
+/// How long a storage is asked to wait for the system transaction to be durable before it answers.
+pub(crate) const SHARD_CONFIG_WAIT: Duration = Duration::from_secs(1);
+/// The longest that a long poll of the layout waits.
+pub(crate) const LAYOUT_WAIT_MAX: Duration = Duration::from_secs(30);

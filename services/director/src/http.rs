@@ -1,0 +1,103 @@
+//! The director's routes: decode, check, call, encode.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use plinth_api::director::{Appointment, LayoutQuery, LiveLayout, Status};
+use plinth_api::{ErrorCode, Nothing, Problem};
+use plinth_service::{Answer, Failure, Json, Query, Routes};
+use plinth_types::Epoch;
+use tokio::time::{Instant, timeout};
+use utoipa_axum::routes;
+
+use crate::config::LAYOUT_WAIT_MAX;
+use crate::desk::Desk;
+use crate::reign::Accepted;
+
+pub(crate) fn routes() -> Routes<Desk> {
+    Routes::new()
+        .describe("Plinth director", "Recovers the transaction system and watches over an epoch.")
+        .service(routes!(appoint))
+        .service(routes!(layout))
+        .anyone(routes!(status))
+}
+
+/// Begins an epoch. The answer comes at once; the monitor stream shows the recovery.
+#[utoipa::path(
+    put,
+    path = "/v1/appointment",
+    request_body = Appointment,
+    responses(
+        (status = 200, description = "This director has the epoch", body = Nothing),
+        (status = 409, description = "It is meant for another process, or this one has an epoch already", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn appoint(
+    State(desk): State<Desk>,
+    Json(appointment): Json<Appointment>,
+) -> Answer<Nothing> {
+    let me = desk.context.pid().incarnation;
+    if appointment.director != me {
+        let detail = format!("{} is appointed, and this is {me}", appointment.director);
+        return Err(Failure::new(ErrorCode::WrongIncarnation, detail));
+    }
+    if appointment.epoch == Epoch::ZERO {
+        return Err(Failure::new(ErrorCode::InvalidRequest, "epoch: the first epoch is 1"));
+    }
+    let asked = appointment.epoch;
+    let accepted = Accepted {
+        appointment,
+        traceparent: plinth_telemetry::current_traceparent(),
+        trace_id: plinth_telemetry::current_trace_id(),
+        at: Instant::now(),
+        unix_ms: desk.context.runtime().unix_ms(),
+    };
+    match desk.appoint(accepted) {
+        serving if serving == asked => Ok(Json(Nothing {})),
+        serving if serving > asked => {
+            let detail = format!("this director serves epoch {serving}");
+            Err(Failure::new(ErrorCode::StaleEpoch, detail))
+        }
+        serving => {
+            let detail = format!(
+                "this director serves epoch {serving} and no other in its life: it exits now"
+            );
+            Err(Failure::new(ErrorCode::Superseded, detail))
+        }
+    }
+}
+
+/// The layout with the processes as they are now. With `index`, once it is another.
+#[utoipa::path(
+    get,
+    path = "/v1/layout",
+    params(LayoutQuery),
+    responses(
+        (status = 200, description = "The live layout", body = LiveLayout),
+        (status = 503, description = "No layout is recorded in this epoch yet", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn layout(State(desk): State<Desk>, Query(query): Query<LayoutQuery>) -> Answer<LiveLayout> {
+    let mut live = desk.live.subscribe();
+    let wait = Duration::from_millis(query.wait_ms).min(LAYOUT_WAIT_MAX);
+    let is_news = |live: &Option<LiveLayout>| {
+        live.as_ref().is_some_and(|live| query.index != Some(live.index))
+    };
+    // Nothing new in time is answered with what there is.
+    let _ = timeout(wait, live.wait_for(is_news)).await;
+    let current = live.borrow().clone();
+    current.map(Json).ok_or_else(|| {
+        let phase = desk.progress.status().phase;
+        Failure::new(ErrorCode::NotReady, format!("no layout is recorded yet: {phase}"))
+    })
+}
+
+/// The phases of the recovery with their times.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses((status = 200, description = "Where the director stands", body = Status))
+)]
+async fn status(State(desk): State<Desk>) -> Answer<Status> {
+    Ok(Json(desk.progress.status()))
+}

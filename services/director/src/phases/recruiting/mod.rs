@@ -1,0 +1,303 @@
+//! `recruiting`: who does what in the new epoch.
+//!
+//! Healthy logs and storages are kept; vacancies are filled from workers that stand by, else foremen
+//! make them, spread over zones ([`placement`] decides). A storage of the layout keeps its place
+//! even while it is down: nobody else has its data. **Keeps: a durable worker is its directory** —
+//! another directory under the same name is another, empty worker — and **a leftover of an earlier
+//! epoch is never taken for one of this** (it is assigned anew, by its incarnation).
+
+mod placement;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream};
+use plinth_api::commit_proxy::Peer;
+use plinth_api::common::INFO;
+use plinth_api::coordinator::Holding;
+use plinth_api::foreman::{CREATE, CreateWorker, NodeReport, Worker, WorkerState};
+use plinth_api::{Nothing, Target};
+use plinth_system_config::{NodeEntry, Parameters, ShardMap, StorageMember};
+use plinth_types::{Epoch, NodeId, ServiceKind, ServiceRef, StoreId};
+use tokio::time::{Instant, sleep};
+
+use self::placement::{Candidate, Placement, Site, Wanted, place};
+use super::locking::Locked;
+use crate::config::{MAKE_LIMIT, MAKE_PAUSE, PROBE_LIMIT, PROBES, RETRY};
+use crate::fatal::Fatal;
+use crate::plan::{LogRecruit, Recruits, first_teams};
+use crate::registry::Registry;
+use crate::reign::Reign;
+
+/// What has been learnt while recruiting.
+#[derive(Default)]
+struct Experience {
+    /// Workers that foremen made, which the registry may not show yet.
+    made: BTreeMap<ServiceRef, Worker>,
+    /// Foremen that could not make a worker, and until when they are left alone.
+    unable: BTreeMap<NodeId, (Instant, String)>,
+}
+
+/// Recruits everybody, waiting for as long as somebody is lacking.
+pub(crate) async fn run(
+    reign: &Reign,
+    holding: &Holding,
+    locked: &Locked,
+) -> Result<Recruits, Fatal> {
+    let parameters = parameters(locked);
+    let wanted = wanted(&parameters, locked);
+    let mut registry = reign.registry();
+    let mut experience = Experience::default();
+    loop {
+        let nodes = registry.borrow_and_update().clone();
+        let sites = sites(reign, &nodes, &experience);
+        let candidates = candidates(reign, &nodes, locked, wanted, &experience).await;
+        match place(wanted, &sites, &candidates) {
+            Ok(placement) if placement.to_make().next().is_none() => {
+                reign.stalled(None);
+                return recruits(&nodes, locked, &parameters, &placement)
+                    .ok_or_else(|| Fatal::new("the placement has no sequencer"));
+            }
+            // Somebody is lacking who may be about to come by itself.
+            _ if is_coming(reign, &nodes, holding, locked, &parameters) => {}
+            Ok(placement) => {
+                make(reign, &nodes, &placement, &mut experience).await;
+                continue;
+            }
+            Err(lacking) => {
+                let unable = experience.unable.values().map(|(_, why)| format!("; {why}"));
+                reign.stalled(Some(lacking + &unable.collect::<String>()));
+            }
+        }
+        tokio::select! {
+            biased;
+            Ok(()) = registry.changed() => {}
+            () = sleep(RETRY) => {}
+        }
+    }
+}
+
+fn parameters(locked: &Locked) -> Parameters {
+    locked.recorded.as_ref().map_or_else(Parameters::default, |r| r.config.parameters.clone())
+}
+
+fn wanted(parameters: &Parameters, locked: &Locked) -> Wanted {
+    let size = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    let first_storages = size(parameters.replication.max(parameters.config_team));
+    Wanted {
+        logs: size(parameters.logs),
+        storages: if locked.recorded.is_some() { 0 } else { first_storages },
+        commit_proxies: size(parameters.commit_proxies),
+        resolvers: size(parameters.resolvers),
+    }
+}
+
+/// Whether a node that the cluster knows has yet to report or to bring up what it has, and there is
+/// still time for that: better its own workers than others made in their place.
+fn is_coming(
+    reign: &Reign,
+    nodes: &Registry,
+    holding: &Holding,
+    locked: &Locked,
+    parameters: &Parameters,
+) -> bool {
+    let group_age = Duration::from_millis(reign.accepted.appointment.group_age_ms);
+    let start = Duration::from_millis(parameters.start_grace_ms).saturating_sub(group_age);
+    let patience = start.max(Duration::from_millis(parameters.rejoin_grace_ms));
+    let coordinators = holding.coordinators.iter().map(|coordinator| &coordinator.service.node);
+    let before = locked.recorded.iter().flat_map(|recorded| recorded.config.nodes.keys());
+    let unsettled: BTreeSet<&NodeId> =
+        coordinators.chain(before).filter(|node| !nodes.is_settled(node)).collect();
+    let is_coming = !unsettled.is_empty() && reign.elapsed() < patience;
+    if is_coming {
+        let names: Vec<String> = unsettled.iter().map(ToString::to_string).collect();
+        reign.stalled(Some(format!("waiting for {} to come up", names.join(", "))));
+    }
+    is_coming
+}
+
+fn sites(reign: &Reign, nodes: &Registry, experience: &Experience) -> Vec<Site> {
+    let suspects: BTreeSet<&NodeId> =
+        reign.accepted.appointment.suspects.iter().map(|suspect| &suspect.node).collect();
+    let now = Instant::now();
+    let site = |report: &NodeReport| {
+        let made = experience.made.keys().filter(|made| made.node == report.node);
+        let up = report.workers.iter().filter(|worker| worker.state == WorkerState::Up);
+        let is_able = experience.unable.get(&report.node).is_none_or(|(until, _)| *until <= now);
+        Site {
+            node: report.node.clone(),
+            zone: report.zone.clone(),
+            makes: report.kinds.iter().copied().filter(|_| is_able).collect(),
+            taken: up.map(|worker| worker.name).chain(made.map(|made| made.name)).collect(),
+            suspect: suspects.contains(&report.node),
+        }
+    };
+    nodes.nodes().map(site).collect()
+}
+
+/// Every worker that may get a seat: it runs, and answers when it is asked.
+async fn candidates(
+    reign: &Reign,
+    nodes: &Registry,
+    locked: &Locked,
+    wanted: Wanted,
+    experience: &Experience,
+) -> Vec<Candidate> {
+    let mut running: BTreeMap<ServiceRef, Worker> = BTreeMap::new();
+    for report in nodes.nodes() {
+        for worker in report.workers.iter().filter(|worker| worker.state == WorkerState::Up) {
+            running.insert(ServiceRef::new(worker.name, report.node.clone()), worker.clone());
+        }
+    }
+    for (service, worker) in &experience.made {
+        running.entry(service.clone()).or_insert_with(|| worker.clone());
+    }
+    let damaged: BTreeSet<StoreId> = locked.damaged.iter().map(|(_, store, _)| *store).collect();
+    let is_of_use = |service: &ServiceRef, worker: &Worker| match service.kind() {
+        ServiceKind::Log => worker.store.is_some_and(|store| !damaged.contains(&store)),
+        ServiceKind::Storage => wanted.storages > 0 && worker.store.is_some(),
+        ServiceKind::Sequencer | ServiceKind::CommitProxy | ServiceKind::Resolver => true,
+        ServiceKind::Coordinator
+        | ServiceKind::Director
+        | ServiceKind::Foreman
+        | ServiceKind::Gateway => false,
+    };
+    let probes = running
+        .into_iter()
+        .filter(|(service, worker)| is_of_use(service, worker))
+        .map(|(service, worker)| probe(reign, locked, service, worker));
+    let probes: Vec<_> = probes.collect();
+    stream::iter(probes).buffered(PROBES).filter_map(std::future::ready).collect().await
+}
+
+/// A locked log has just answered; everybody else is asked.
+async fn probe(
+    reign: &Reign,
+    locked: &Locked,
+    service: ServiceRef,
+    worker: Worker,
+) -> Option<Candidate> {
+    let pid = worker.pid?;
+    let held = locked.logs.iter().find(|log| Some(log.answer.store) == worker.store);
+    if let Some(log) = held {
+        // The process that is locked, not one that has taken its place since.
+        let is_it = log.pid.incarnation == pid.incarnation;
+        return is_it.then(|| Candidate {
+            service,
+            pid,
+            store: worker.store,
+            fresh: false,
+            holds: log.tags.clone(),
+        });
+    }
+    let target = Target::from(&pid);
+    let peers = reign.context.peers();
+    let info = peers.call(&target, &INFO, &Nothing {}, Some(reign.epoch), PROBE_LIMIT).await;
+    let info = info.inspect_err(|error| tracing::info!(%service, %error, "passed over")).ok()?;
+    let is_it = info.pid.incarnation == pid.incarnation && info.service == service;
+    is_it.then(|| Candidate {
+        service,
+        pid,
+        store: worker.store,
+        fresh: info.epoch == Epoch::ZERO,
+        holds: Vec::new(),
+    })
+}
+
+/// Has foremen make everything that the placement lacks, all at once.
+async fn make(reign: &Reign, nodes: &Registry, placement: &Placement, experience: &mut Experience) {
+    let wait_ms = u64::try_from(MAKE_LIMIT.as_millis()).unwrap_or(u64::MAX);
+    let limit = MAKE_LIMIT + PROBE_LIMIT;
+    let orders = placement.to_make().filter_map(|service| {
+        let foreman = Target::from(&nodes.node(&service.node)?.foreman);
+        let request = CreateWorker { name: service.name, epoch: reign.epoch, wait_ms };
+        Some(async move {
+            let peers = reign.context.peers();
+            let made = peers.call(&foreman, &CREATE, &request, Some(reign.epoch), limit).await;
+            (service.clone(), made)
+        })
+    });
+    let orders: Vec<_> = orders.collect();
+    let results: Vec<_> = stream::iter(orders).buffered(PROBES).collect().await;
+    for (service, result) in results {
+        let failed = match result {
+            Ok(worker) if worker.pid.is_some() => {
+                tracing::info!(%service, store = ?worker.store, "made");
+                experience.made.insert(service, worker);
+                continue;
+            }
+            Ok(worker) => {
+                let last = worker.last_exit.map(|exit| format!(": {exit}")).unwrap_or_default();
+                format!("it did not come up{last}")
+            }
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(%service, reason = failed, "could not be made");
+        let why = format!("{service} could not be made: {failed}");
+        experience.unable.insert(service.node, (Instant::now() + MAKE_PAUSE, why));
+    }
+}
+
+fn peers(placement: &Placement, kind: ServiceKind) -> Vec<Peer> {
+    let peer = |one: &Candidate| Peer { service: one.service.clone(), pid: one.pid.clone() };
+    placement.taken(kind).map(peer).collect()
+}
+
+/// Who was recruited, once nothing is left to be made.
+fn recruits(
+    nodes: &Registry,
+    locked: &Locked,
+    parameters: &Parameters,
+    placement: &Placement,
+) -> Option<Recruits> {
+    let logs: Vec<LogRecruit> = placement
+        .taken(ServiceKind::Log)
+        .filter_map(|log| {
+            Some(LogRecruit {
+                peer: Peer { service: log.service.clone(), pid: log.pid.clone() },
+                store: log.store?,
+                zone: nodes.zone(&log.service.node),
+                holds: log.holds.clone(),
+            })
+        })
+        .collect();
+    let teams = match &locked.recorded {
+        Some(recorded) => recorded.config.layout.storage_teams.clone(),
+        None => {
+            let storages = placement.taken(ServiceKind::Storage).filter_map(|storage| {
+                Some(StorageMember { store: storage.store?, service: storage.service.clone() })
+            });
+            first_teams(parameters, &ShardMap::initial(), &storages.collect::<Vec<_>>())
+        }
+    };
+    let was_there = |store: StoreId| {
+        locked.recorded.as_ref().is_some_and(|recorded| recorded.config.layout.names_store(store))
+    };
+    let storages = teams.iter().flat_map(|team| &team.members);
+    let durable: BTreeMap<StoreId, ServiceRef> = logs
+        .iter()
+        .map(|log| (log.store, log.peer.service.clone()))
+        .chain(storages.map(|member| (member.store, member.service.clone())))
+        .collect();
+    let (reused, made): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        durable.into_iter().partition(|(store, _)| was_there(*store));
+    let mut seen: BTreeMap<NodeId, NodeEntry> =
+        locked.recorded.as_ref().map(|r| r.config.nodes.clone()).unwrap_or_default();
+    for report in nodes.nodes() {
+        let entry = NodeEntry { zone: report.zone.clone(), kinds: report.kinds.clone() };
+        seen.insert(report.node.clone(), entry);
+    }
+    for degraded in &placement.degraded {
+        tracing::warn!(degraded, "copies are not spread over zones");
+    }
+    Some(Recruits {
+        sequencer: peers(placement, ServiceKind::Sequencer).into_iter().next()?,
+        commit_proxies: peers(placement, ServiceKind::CommitProxy),
+        resolvers: peers(placement, ServiceKind::Resolver),
+        logs,
+        teams,
+        nodes: seen,
+        reused: reused.into_values().collect(),
+        made: made.into_values().collect(),
+    })
+}

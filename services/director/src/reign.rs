@@ -1,0 +1,200 @@
+//! One epoch of one director: what all its phases share.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plinth_api::commit_proxy::Peer;
+use plinth_api::director::Appointment;
+use plinth_api::{CallError, Endpoint, Nothing, Target, coordinator};
+use plinth_service::Context;
+use plinth_system_config::RecoveryPhase;
+use plinth_telemetry::{record_epoch, record_error, set_parent_from_traceparent, step_span};
+use plinth_types::Epoch;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::Instrument as _;
+
+use crate::config::{COORDINATOR_LIMIT, REGISTRY_PERIOD, REGISTRY_PERIOD_RECOVERING, RETRY};
+use crate::coordinators::Coordinators;
+use crate::fatal::Fatal;
+use crate::live::Live;
+use crate::progress::Progress;
+use crate::registry::Registry;
+
+/// An appointment as it was accepted.
+#[derive(Clone, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) appointment: Appointment,
+    /// The appointment request's trace, which the recovery goes on in.
+    pub(crate) traceparent: Option<String>,
+    pub(crate) trace_id: Option<String>,
+    pub(crate) at: Instant,
+    pub(crate) unix_ms: u64,
+}
+
+/// One epoch of one director. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Reign {
+    pub(crate) context: Context,
+    pub(crate) epoch: Epoch,
+    pub(crate) accepted: Arc<Accepted>,
+    pub(crate) coordinators: Arc<Coordinators>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) live: Live,
+    registry: watch::Receiver<Arc<Registry>>,
+    /// The first failure of anything that runs beside the phases.
+    failure: watch::Sender<Option<Fatal>>,
+}
+
+impl Reign {
+    /// Begins the epoch: from now on the registry is followed.
+    pub(crate) fn begin(
+        context: Context,
+        accepted: Accepted,
+        coordinators: Vec<Target>,
+        progress: Arc<Progress>,
+        live: Live,
+    ) -> Reign {
+        let epoch = accepted.appointment.epoch;
+        context.set_epoch(epoch);
+        progress.appointed(epoch);
+        let coordinators = Arc::new(Coordinators::new(context.clone(), coordinators));
+        let (nodes, registry) = watch::channel(Arc::default());
+        let follow = follow(Arc::clone(&coordinators), epoch, nodes, live.clone());
+        drop(context.scope().spawn("registry", follow));
+        let accepted = Arc::new(accepted);
+        let failure = watch::Sender::new(None);
+        Reign { context, epoch, accepted, coordinators, progress, live, registry, failure }
+    }
+
+    /// Since the appointment.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.accepted.at.elapsed()
+    }
+
+    /// The registry of nodes, and word of its changes.
+    pub(crate) fn registry(&self) -> watch::Receiver<Arc<Registry>> {
+        self.registry.clone()
+    }
+
+    /// The registry as it was last seen.
+    pub(crate) fn nodes(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry.borrow())
+    }
+
+    /// Ends the epoch. Only the first reason counts.
+    pub(crate) fn fail(&self, fatal: Fatal) {
+        self.failure.send_if_modified(|first| {
+            let is_first = first.is_none();
+            if is_first {
+                *first = Some(fatal);
+            }
+            is_first
+        });
+    }
+
+    /// Waits for something beside the phases to fail.
+    pub(crate) async fn failed(&self) -> Fatal {
+        let mut failure = self.failure.subscribe();
+        match failure.wait_for(Option::is_some).await {
+            Ok(fatal) => fatal.clone().unwrap_or_else(|| Fatal::new("failed")),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Goes through a phase, under its name in status, monitor stream, log and trace. Whatever
+    /// fails beside it fails it.
+    pub(crate) async fn phase<T>(
+        &self,
+        phase: RecoveryPhase,
+        work: impl Future<Output = Result<T, Fatal>>,
+    ) -> Result<T, Fatal> {
+        let span = step_span(phase.as_str(), &self.context.service().to_string());
+        if let Some(traceparent) = &self.accepted.traceparent {
+            set_parent_from_traceparent(&span, traceparent);
+        }
+        record_epoch(&span, self.epoch.0);
+        self.progress.enter(phase, self.elapsed());
+        self.context.set_state(phase.as_str());
+        tracing::info!(epoch = self.epoch.0, %phase, "recovery phase");
+        let work = async {
+            tokio::select! {
+                biased;
+                fatal = self.failed() => Err(fatal),
+                result = work => result,
+            }
+        };
+        let result = work.instrument(span.clone()).await;
+        self.progress.leave(self.elapsed());
+        result.map_err(|fatal| {
+            record_error(&span, &fatal);
+            Fatal { reason: format!("{phase}: {}", fatal.reason), ..fatal }
+        })
+    }
+
+    /// Shows why the phase waits, or that it goes on.
+    pub(crate) fn stalled(&self, reason: Option<String>) {
+        if self.progress.stall(reason.clone())
+            && let Some(reason) = reason
+        {
+            tracing::warn!(epoch = self.epoch.0, reason, "recovery is stalled");
+        }
+    }
+
+    /// Calls a component or storage of the epoch.
+    pub(crate) async fn call<Req: Serialize, Resp: DeserializeOwned>(
+        &self,
+        peer: &Peer,
+        endpoint: Endpoint<Req, Resp>,
+        request: &Req,
+        limit: Duration,
+    ) -> Result<Resp, CallError> {
+        let target = Target::from(&peer.pid);
+        self.context.peers().call(&target, &endpoint, request, Some(self.epoch), limit).await
+    }
+
+    /// Calls a component that the epoch can't do without.
+    pub(crate) async fn tell<Req: Serialize, Resp: DeserializeOwned>(
+        &self,
+        peer: &Peer,
+        doing: &str,
+        endpoint: Endpoint<Req, Resp>,
+        request: &Req,
+        limit: Duration,
+    ) -> Result<Resp, Fatal> {
+        self.call(peer, endpoint, request, limit)
+            .await
+            .map_err(|error| Fatal::call(peer, doing, &error))
+    }
+}
+
+/// Follows the coordinators' registry of nodes.
+async fn follow(
+    coordinators: Arc<Coordinators>,
+    epoch: Epoch,
+    nodes: watch::Sender<Arc<Registry>>,
+    live: Live,
+) {
+    let layout = live.subscribe();
+    loop {
+        match coordinators.call(coordinator::NODES, &Nothing {}, epoch, COORDINATOR_LIMIT).await {
+            Ok(answer) => {
+                let registry = Registry::new(answer.nodes);
+                nodes.send_if_modified(|known| {
+                    let changed = **known != registry;
+                    *known = Arc::new(registry);
+                    changed
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no coordinator tells the nodes");
+                sleep(RETRY).await;
+            }
+        }
+        let is_ready = layout.borrow().as_ref().is_some_and(|live| live.accepting_commits);
+        sleep(if is_ready { REGISTRY_PERIOD } else { REGISTRY_PERIOD_RECOVERING }).await;
+    }
+}
