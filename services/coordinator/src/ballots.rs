@@ -1,0 +1,255 @@
+//! The ballots as they are held: every step is durable before it is answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use plinth_api::coordinator::{
+    ACCEPT, AcceptRequest, Bootstrap, BootstrapReport, CHOSEN, Founding, PROMISE, Promise,
+    PromiseRequest,
+};
+use plinth_api::Target;
+use plinth_service::Failure;
+use plinth_types::{GroupId, ServiceRef};
+use tokio::time::Instant;
+
+use crate::config::ASK_LIMIT;
+use crate::founding::{Plan, Verdict, next_ballot};
+use crate::node::Node;
+use crate::raft;
+use crate::records::Part;
+
+/// How a ballot ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ballot {
+    /// The founding was chosen.
+    Chosen,
+    /// Others have founded a group.
+    Founded,
+    /// Too few took part; the next must be above this one.
+    Failed {
+        /// The highest ballot heard of.
+        highest: u64,
+    },
+}
+
+/// Answers a request for a promise.
+///
+/// # Errors
+/// The disk's refusal.
+pub(crate) async fn promise(node: &Arc<Node>, request: PromiseRequest) -> Result<Promise, Failure> {
+    let this = Arc::clone(node);
+    let work = async move {
+        let mut records = this.records.lock().await;
+        let mut part = records.part().clone();
+        let promise =
+            part.acceptor.promise(request.ballot, &request.renounce, records.raft_id());
+        let has_left = part.acceptor.active_group().is_none();
+        records.set(part).await.map_err(|error| this.disk_failure(&error))?;
+        if has_left {
+            this.deactivate().await;
+        }
+        Ok(promise)
+    };
+    node.finish("promise", work).await
+}
+
+/// Answers a request to accept a founding.
+///
+/// # Errors
+/// The disk's refusal.
+pub(crate) async fn accept(node: &Arc<Node>, request: AcceptRequest) -> Result<bool, Failure> {
+    let this = Arc::clone(node);
+    let work = async move {
+        let mut records = this.records.lock().await;
+        let mut part = records.part().clone();
+        let is_accepted = part.acceptor.accept(request.ballot, request.founding);
+        records.set(part).await.map_err(|error| this.disk_failure(&error))?;
+        Ok(is_accepted)
+    };
+    node.finish("accept", work).await
+}
+
+/// Takes up a founding that all who must have accepted.
+///
+/// # Errors
+/// The disk's refusal, or Raft does not start.
+pub(crate) async fn choose(node: &Arc<Node>, request: AcceptRequest) -> Result<bool, Failure> {
+    let this = Arc::clone(node);
+    let work = async move {
+        let AcceptRequest { ballot, founding } = request;
+        let mut records = this.records.lock().await;
+        if !founding.members.contains(&this.as_member(records.raft_id())) {
+            return Ok(false);
+        }
+        let mut part = records.part().clone();
+        let was_active = part.acceptor.active_group();
+        if !part.acceptor.choose(ballot, &founding) {
+            return Ok(false);
+        }
+        if was_active.is_none() {
+            part.founding = Some(founding);
+            enter(&this, &mut records, part).await?;
+        }
+        Ok(true)
+    };
+    node.finish("choose", work).await
+}
+
+/// Takes up the founding that was accepted here, after a majority was seen to act in it.
+///
+/// # Errors
+/// The disk's refusal, or Raft does not start.
+pub(crate) async fn take_up_accepted(node: &Arc<Node>, group: GroupId) -> Result<bool, Failure> {
+    let this = Arc::clone(node);
+    let work = async move {
+        let mut records = this.records.lock().await;
+        let mut part = records.part().clone();
+        let Some((_, founding)) = part.acceptor.accepted.clone() else { return Ok(false) };
+        let is_me = founding.members.contains(&this.as_member(records.raft_id()));
+        if founding.group != group || !is_me || part.acceptor.active_group().is_some() {
+            return Ok(false);
+        }
+        part.acceptor.join(group);
+        part.founding = Some(founding);
+        enter(&this, &mut records, part).await?;
+        Ok(true)
+    };
+    node.finish("take up the founding", work).await
+}
+
+/// Enters a living group under an identity that has never voted. Answers with that identity.
+///
+/// # Errors
+/// The disk's refusal, or Raft does not start.
+pub(crate) async fn rejoin(node: &Arc<Node>, group: GroupId) -> Result<u64, Failure> {
+    let this = Arc::clone(node);
+    let work = async move {
+        let mut records = this.records.lock().await;
+        let mut part = records.part().clone();
+        if part.acceptor.active_group() != Some(group) {
+            this.deactivate().await;
+            part.acceptor.join(group);
+            part.founding = None;
+            let raft_id = this.context.runtime().random_u64();
+            records.enter_as(raft_id, part).await.map_err(|error| this.disk_failure(&error))?;
+        }
+        this.activate(&records).await.map_err(|error| broken(&this, error))?;
+        Ok(records.raft_id())
+    };
+    node.finish("rejoin", work).await
+}
+
+async fn enter(
+    node: &Arc<Node>,
+    records: &mut crate::records::Records,
+    part: Part,
+) -> Result<(), Failure> {
+    let bootstrap = part.founding.as_ref().map(founded);
+    records.enter(part).await.map_err(|error| node.disk_failure(&error))?;
+    node.activate(records).await.map_err(|error| broken(node, error))?;
+    if let Some(bootstrap) = bootstrap {
+        node.decide(bootstrap, None);
+    }
+    Ok(())
+}
+
+fn broken(node: &Node, error: String) -> Failure {
+    node.set_broken(error.clone());
+    Failure::new(plinth_api::ErrorCode::Damaged, error)
+}
+
+fn founded(founding: &Founding) -> Bootstrap {
+    let stamp = founding.recorded.as_ref().map(|recorded| recorded.stamp()).unwrap_or_default();
+    Bootstrap {
+        source: founding.source.clone(),
+        storage: founding.storage.clone(),
+        epoch: stamp.epoch,
+        config_version: stamp.config_version,
+        rejected: Vec::new(),
+        waiting_for: None,
+    }
+}
+
+/// What this coordinator tells its peers.
+///
+/// # Errors
+/// The disk's refusal.
+pub(crate) async fn report(node: &Arc<Node>) -> Result<BootstrapReport, Failure> {
+    let records = node.records.lock().await;
+    let peek = raft::peek(records.store()).map_err(|error| node.disk_failure(&error))?;
+    let acceptor = &records.part().acceptor;
+    let members: Vec<ServiceRef> =
+        peek.members.iter().filter_map(|(_, member)| member.service.clone()).collect();
+    let nodes = node.registry().nodes(Instant::now()).cloned().collect();
+    Ok(BootstrapReport {
+        service: node.context.service().clone(),
+        raft_id: records.raft_id(),
+        group: acceptor.group,
+        recorded: peek.state.stamp().map(|stamp| (stamp.epoch, stamp.config_version)),
+        epoch: peek.state.epoch,
+        promised: acceptor.promised,
+        formatted: acceptor.accepted.as_ref().map(|(_, founding)| founding.group),
+        // Without members nothing was ever agreed upon in it.
+        running: peek.is_used && !members.is_empty(),
+        members,
+        configuration: peek.state.recorded.clone(),
+        nodes,
+    })
+}
+
+/// Holds a ballot on a plan.
+pub(crate) async fn hold(node: &Arc<Node>, plan: &Plan, heard: u64) -> Ballot {
+    let ballot = next_ballot(heard, node.context.runtime().random_u64());
+    let request = PromiseRequest { ballot, renounce: plan.renounce.clone() };
+    let promises: BTreeMap<ServiceRef, Promise> =
+        join_all(plan.members.iter().map(|(service, address)| {
+            let request = request.clone();
+            async move {
+                let promise = if service == node.context.service() {
+                    promise(node, request).await.ok()?
+                } else {
+                    let target = Target::address(address);
+                    let peers = node.context.peers();
+                    peers.call(&target, &PROMISE, &request, None, ASK_LIMIT).await.ok()?
+                };
+                Some((service.clone(), promise))
+            }
+        }))
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
+    let founding = match plan.weigh(&promises) {
+        Verdict::Propose(founding) => founding,
+        Verdict::Founded(group) => {
+            tracing::info!(%group, "a group was founded meanwhile");
+            return Ballot::Founded;
+        }
+        Verdict::TooFew { highest } => return Ballot::Failed { highest: highest.max(ballot) },
+    };
+    let request = AcceptRequest { ballot, founding };
+    let accepted = ask_members(node, &request, false).await;
+    if !plan.is_enough(accepted) {
+        return Ballot::Failed { highest: ballot };
+    }
+    tracing::info!(group = %request.founding.group, source = request.founding.source, "founded");
+    ask_members(node, &request, true).await;
+    Ballot::Chosen
+}
+
+/// Asks the founding's members to accept it, or to take it up. Answers how many did.
+async fn ask_members(node: &Arc<Node>, request: &AcceptRequest, is_chosen: bool) -> usize {
+    let answers = join_all(request.founding.members.iter().map(|member| async move {
+        if member.service == *node.context.service() {
+            let own = request.clone();
+            let done = if is_chosen { choose(node, own).await } else { accept(node, own).await };
+            return done.unwrap_or(false);
+        }
+        let endpoint = if is_chosen { &CHOSEN } else { &ACCEPT };
+        let target = Target::address(&member.address);
+        let answer = node.context.peers().call(&target, endpoint, request, None, ASK_LIMIT).await;
+        answer.is_ok_and(|answer| answer.accepted)
+    }));
+    answers.await.into_iter().filter(|is_done| *is_done).count()
+}

@@ -1,0 +1,289 @@
+//! Decides what to start from: gathers what can be learnt, has it weighed by the pure decision, and
+//! does what that says. Again and again until it is decided, and again after a group was renounced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plinth_api::coordinator::{Bootstrap, Founding, JOIN, JoinRequest};
+use plinth_api::Target;
+use plinth_system_config::bootstrap::{
+    Decision, Floor, Inputs, Keeper, Known, Missing, Outcome, RaftState, decide,
+};
+use plinth_system_config::{BootstrapSource, Recorded};
+use plinth_types::{Epoch, GroupId, ServiceRef, Version};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::ballots::{self, Ballot};
+use crate::config::{BALLOT_TURN, BOOTSTRAP_ROUND, FORWARD_LIMIT};
+use crate::founding::{Plan, Quorum};
+use crate::inputs;
+use crate::node::{Node, Start};
+use crate::state::Command;
+
+/// How long a re-founding waits for coordinators that have not answered, before it goes on with the
+/// majority that has.
+const STRAGGLERS: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Decides, whenever there is something to decide. Never returns.
+pub(crate) async fn run(node: Arc<Node>) {
+    let mut start = node.start.subscribe();
+    loop {
+        let mut round = Round { node: &node, heard: 0, since: Instant::now() };
+        while !node.is_decided() {
+            round.hold().await;
+            if node.is_decided() {
+                break;
+            }
+            drop(timeout(BOOTSTRAP_ROUND, start.wait_for(is_decided)).await);
+        }
+        // Ends only with the node, which this task holds.
+        drop(start.wait_for(|start| !is_decided(start)).await);
+    }
+}
+
+fn is_decided(start: &Start) -> bool {
+    matches!(start, Start::Decided(_))
+}
+
+struct Round<'a> {
+    node: &'a Arc<Node>,
+    heard: u64,
+    since: Instant,
+}
+
+impl Round<'_> {
+    async fn hold(&mut self) {
+        let node = self.node;
+        let inputs = match inputs::gather(node, self.since).await {
+            Ok(inputs) => inputs,
+            Err(failure) => return self.wait(&failure.0.detail, &[]),
+        };
+        let outcome = decide(&inputs);
+        let rejected = texts(&outcome);
+        match outcome.decision.clone() {
+            Decision::GoOn { group_id, .. } => self.go_on(&inputs, &outcome, group_id, None).await,
+            Decision::GoOnFounding { group_id, discard } => {
+                for manifest in discard {
+                    tracing::info!(service = %manifest.service, store = %manifest.store, "left over by a founding that did not finish");
+                }
+                self.go_on(&inputs, &outcome, group_id, None).await;
+            }
+            Decision::AdoptHigher { group_id, recorded, floor, .. } => {
+                let command = Command::Adopt {
+                    recorded: Arc::unwrap_or_clone(recorded),
+                    epoch_floor: floor.epoch,
+                    version_floor: floor.version,
+                };
+                self.go_on(&inputs, &outcome, group_id, Some(Arc::new(command))).await;
+            }
+            Decision::Rejoin { group_id, .. } => self.rejoin(&outcome, group_id).await,
+            Decision::Refound { recorded, from, members, renounce, floor } => {
+                let is_complete = members.iter().all(|member| is_heard(&inputs, member));
+                if !is_complete && self.since.elapsed() < STRAGGLERS {
+                    return self.wait("the other coordinators' answers", &rejected);
+                }
+                let mut lost: BTreeSet<GroupId> = renounce.into_values().collect();
+                lost.insert(recorded.config.group_id);
+                let plan = self.refounding(recorded, from, &members, lost, floor);
+                self.ballot(plan, &rejected).await;
+            }
+            Decision::ColdStart { members } => {
+                let plan = Plan {
+                    members: self.addresses(&members),
+                    quorum: Quorum::All,
+                    renounce: Vec::new(),
+                    founding: Founding {
+                        group: GroupId(node.context.runtime().random_u128()),
+                        members: Vec::new(),
+                        recorded: None,
+                        epoch_floor: Epoch::ZERO,
+                        version_floor: Version::ZERO,
+                        source: text(BootstrapSource::Default).to_owned(),
+                        storage: None,
+                    },
+                };
+                self.ballot(plan, &rejected).await;
+            }
+            Decision::RebuildFromManifests { manifests, .. } => {
+                let why = format!(
+                    "no configuration can be read anywhere, but there are {} durable workers: \
+                     choose with `plinth recover`",
+                    manifests.len()
+                );
+                self.wait(&why, &rejected);
+            }
+            Decision::Wait { missing } => self.wait(&list(&missing), &rejected),
+            Decision::Unready { obstacle } => self.wait(&obstacle.to_string(), &rejected),
+        }
+    }
+
+    fn refounding(
+        &self,
+        recorded: Arc<Recorded>,
+        from: Option<Keeper>,
+        members: &BTreeSet<ServiceRef>,
+        lost: BTreeSet<GroupId>,
+        floor: Floor,
+    ) -> Plan {
+        Plan {
+            members: self.addresses(members),
+            quorum: Quorum::Majority,
+            renounce: lost.into_iter().collect(),
+            founding: Founding {
+                group: GroupId(self.node.context.runtime().random_u128()),
+                members: Vec::new(),
+                recorded: Some(Arc::unwrap_or_clone(recorded)),
+                epoch_floor: floor.epoch,
+                version_floor: floor.version,
+                source: text(BootstrapSource::Storage).to_owned(),
+                storage: from.map(|keeper| keeper.service),
+            },
+        }
+    }
+
+    /// Where the coordinators answer. One that the cluster file does not name can't be asked, but
+    /// still counts.
+    fn addresses(&self, members: &BTreeSet<ServiceRef>) -> BTreeMap<ServiceRef, String> {
+        let cluster = &self.node.cluster;
+        let address = |service| cluster.address(service).unwrap_or_default().to_owned();
+        members.iter().map(|service| (service.clone(), address(service))).collect()
+    }
+
+    async fn go_on(
+        &self,
+        inputs: &Inputs,
+        outcome: &Outcome,
+        group: GroupId,
+        adopt: Option<Arc<Command>>,
+    ) {
+        let node = self.node;
+        if node.active().is_none() && acts_in(inputs, group) {
+            // Accepted here, but what came of it was never heard.
+            match ballots::take_up_accepted(node, group).await {
+                Ok(true) => {}
+                Ok(false) => return self.rejoin(outcome, group).await,
+                Err(failure) => return self.wait(&failure.0.detail, &[]),
+            }
+        }
+        if node.active().is_none_or(|active| active.id != group) {
+            return self.wait("the founding of the coordinators' group", &texts(outcome));
+        }
+        node.decide(status(outcome), adopt);
+    }
+
+    async fn rejoin(&self, outcome: &Outcome, group: GroupId) {
+        let node = self.node;
+        let raft_id = match ballots::rejoin(node, group).await {
+            Ok(raft_id) => raft_id,
+            Err(failure) => return self.wait(&failure.0.detail, &[]),
+        };
+        let request = JoinRequest { group, member: node.as_member(raft_id) };
+        for coordinator in &node.cluster.coordinators {
+            if coordinator.service == *node.context.service() {
+                continue;
+            }
+            let target = Target::address(&coordinator.address);
+            let peers = node.context.peers();
+            let answer = peers.call(&target, &JOIN, &request, None, 2 * FORWARD_LIMIT).await;
+            match answer {
+                Ok(_) => return node.decide(status(outcome), None),
+                Err(error) => {
+                    self.wait(&format!("{} to let it join: {error}", coordinator.service), &[]);
+                }
+            }
+        }
+    }
+
+    async fn ballot(&mut self, plan: Plan, rejected: &[String]) {
+        self.wait("the founding of the coordinators' group", rejected);
+        let me = self.node.context.service();
+        let turn = plan.members.keys().position(|service| service == me).unwrap_or_default();
+        if turn > 0 {
+            // The first goes ahead; should it not, the next. Ballots that meet only delay.
+            let turns = u32::try_from(turn).unwrap_or(u32::MAX);
+            let mut start = self.node.start.subscribe();
+            let wait = BALLOT_TURN.saturating_mul(turns);
+            if timeout(wait, start.wait_for(is_decided)).await.is_ok() {
+                return;
+            }
+        }
+        if let Ballot::Failed { highest } = ballots::hold(self.node, &plan, self.heard).await {
+            self.heard = self.heard.max(highest);
+            let jitter = self.node.context.runtime().random_u64() % 100;
+            sleep(std::time::Duration::from_millis(jitter)).await;
+        }
+    }
+
+    fn wait(&self, what: &str, rejected: &[String]) {
+        self.node.bootstrap.send_if_modified(|bootstrap| {
+            if bootstrap.source != "deciding" {
+                return false;
+            }
+            let is_new = bootstrap.waiting_for.as_deref() != Some(what);
+            if is_new {
+                tracing::info!(waiting_for = what, "bootstrap");
+                bootstrap.waiting_for = Some(what.to_owned());
+            }
+            bootstrap.rejected = rejected.to_vec();
+            is_new
+        });
+        if !self.node.is_decided() {
+            self.node.context.set_check("bootstrap", Err(format!("waiting for {what}")));
+        }
+    }
+}
+
+/// Whether a majority of the members of a group was heard to act in it.
+fn acts_in(inputs: &Inputs, group: GroupId) -> bool {
+    let acting = |state: &Known<RaftState>| {
+        matches!(state, Known::Has(RaftState::Running(report)) if report.group_id == group)
+    };
+    let members = inputs.peers.values().find_map(|state| match state {
+        Known::Has(RaftState::Running(report)) if report.group_id == group => {
+            Some(report.members.len())
+        }
+        _ => None,
+    });
+    let count = inputs.peers.values().filter(|state| acting(state)).count();
+    members.is_some_and(|members| count > members / 2)
+}
+
+fn is_heard(inputs: &Inputs, member: &ServiceRef) -> bool {
+    *member == inputs.me
+        || inputs.peers.get(member).is_some_and(|state| *state != Known::Unknown)
+}
+
+fn list(missing: &[Missing]) -> String {
+    let all: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    all.join(", ")
+}
+
+fn texts(outcome: &Outcome) -> Vec<String> {
+    outcome
+        .rejected
+        .iter()
+        .map(|rejected| format!("{} (store {}): {}", rejected.service, rejected.store, rejected.reason))
+        .collect()
+}
+
+fn text(source: BootstrapSource) -> &'static str {
+    match source {
+        BootstrapSource::Raft => "raft",
+        BootstrapSource::Peers => "peers",
+        BootstrapSource::Storage => "storage",
+        BootstrapSource::Default => "default",
+        BootstrapSource::Manifests => "manifests",
+    }
+}
+
+fn status(outcome: &Outcome) -> Bootstrap {
+    let mut bootstrap = crate::node::deciding();
+    if let Some(status) = outcome.status() {
+        text(status.source).clone_into(&mut bootstrap.source);
+        bootstrap.storage = status.storage;
+        bootstrap.epoch = status.epoch;
+        bootstrap.config_version = status.config_version;
+    }
+    bootstrap.rejected = texts(outcome);
+    bootstrap
+}

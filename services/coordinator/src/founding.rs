@@ -1,0 +1,189 @@
+//! How the coordinators' group is founded: a ballot that fixes its members and its random id.
+//!
+//! Three steps, each durable before it is answered. An acceptor **promises** a ballot and from then
+//! on takes part in no lower one; it **accepts** the ballot's founding; and once all who must have
+//! accepted, it takes the founding up as its **group**. One that belongs to a group promises
+//! nothing, unless the group is lost and it is asked to renounce it.
+//!
+//! Who must: at a cold start every coordinator of the cluster file; at a re-founding a majority of
+//! those that the configuration names. Two such sets always share a coordinator. One that has
+//! promised a higher ballot takes up no lower founding, so when a proposer has the promises of all
+//! who must and none of them has a group, no lower founding will ever have enough members to elect
+//! a leader, and it may propose its own. It still prefers one that was accepted before, so that
+//! proposers converge.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plinth_api::coordinator::{Founding, FoundingMember, Promise};
+use plinth_types::{GroupId, ServiceRef};
+use serde::{Deserialize, Serialize};
+
+/// A coordinator's part in the ballots. What it says must be durable before it is said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Acceptor {
+    /// The highest ballot promised.
+    pub(crate) promised: u64,
+    /// What was accepted, and in which ballot.
+    pub(crate) accepted: Option<(u64, Founding)>,
+    /// The group it belongs to.
+    pub(crate) group: Option<GroupId>,
+    /// Whether the group is lost, and it will never act in it again.
+    pub(crate) renounced: bool,
+}
+
+impl Acceptor {
+    /// The group that it acts in.
+    #[must_use]
+    pub(crate) fn active_group(&self) -> Option<GroupId> {
+        self.group.filter(|_| !self.renounced)
+    }
+
+    /// Promises a ballot above all before it, if it belongs to no group that still counts.
+    pub(crate) fn promise(&mut self, ballot: u64, renounce: &[GroupId], raft_id: u64) -> Promise {
+        self.renounced |= self.group.is_some_and(|group| renounce.contains(&group));
+        let is_void = |founding: &Founding| renounce.contains(&founding.group);
+        if self.accepted.as_ref().is_some_and(|(_, founding)| is_void(founding)) {
+            self.accepted = None;
+        }
+        // Equal ballots of two proposers must not both be granted.
+        let granted = ballot > self.promised && self.active_group().is_none();
+        if granted {
+            self.promised = ballot;
+        }
+        Promise {
+            promised: self.promised,
+            granted,
+            accepted: self.accepted.clone(),
+            group: self.active_group(),
+            raft_id,
+        }
+    }
+
+    /// Accepts a founding, unless a higher ballot was promised.
+    pub(crate) fn accept(&mut self, ballot: u64, founding: Founding) -> bool {
+        if ballot < self.promised || self.active_group().is_some() {
+            return false;
+        }
+        self.promised = ballot;
+        self.accepted = Some((ballot, founding));
+        true
+    }
+
+    /// Takes up a founding that all who must have accepted, unless a higher ballot was promised.
+    pub(crate) fn choose(&mut self, ballot: u64, founding: &Founding) -> bool {
+        if let Some(group) = self.active_group() {
+            return group == founding.group;
+        }
+        if ballot < self.promised {
+            return false;
+        }
+        self.promised = ballot;
+        self.accepted = None;
+        self.group = Some(founding.group);
+        self.renounced = false;
+        true
+    }
+
+    /// Belongs to a group without a ballot: joined through a change of its membership, or shown to
+    /// be the founding that was accepted here.
+    pub(crate) fn join(&mut self, group: GroupId) {
+        self.accepted = None;
+        self.group = Some(group);
+        self.renounced = false;
+    }
+}
+
+/// Who must take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quorum {
+    /// Everyone: a cold start.
+    All,
+    /// A majority: a re-founding.
+    Majority,
+}
+
+/// What a proposer wants to found.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plan {
+    /// The coordinators concerned, and where each answers.
+    pub(crate) members: BTreeMap<ServiceRef, String>,
+    /// How many of them must take part.
+    pub(crate) quorum: Quorum,
+    /// Groups that are lost for good.
+    pub(crate) renounce: Vec<GroupId>,
+    /// The founding. Its members are filled in from the promises.
+    pub(crate) founding: Founding,
+}
+
+/// What the promises amount to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// Ask everyone to accept this.
+    Propose(Founding),
+    /// A group is there already.
+    Founded(GroupId),
+    /// Too few; the next ballot must be above this one.
+    TooFew {
+        /// The highest ballot heard of.
+        highest: u64,
+    },
+}
+
+impl Plan {
+    /// Whether so many are enough.
+    #[must_use]
+    pub(crate) fn is_enough(&self, count: usize) -> bool {
+        match self.quorum {
+            Quorum::All => count == self.members.len(),
+            Quorum::Majority => count > self.members.len() / 2,
+        }
+    }
+
+    /// What the promises amount to.
+    #[must_use]
+    pub(crate) fn weigh(&self, promises: &BTreeMap<ServiceRef, Promise>) -> Verdict {
+        let promises = || promises.iter().filter(|(who, _)| self.members.contains_key(*who));
+        if let Some(group) = promises().find_map(|(_, promise)| promise.group) {
+            return Verdict::Founded(group);
+        }
+        let granted: BTreeMap<&ServiceRef, &Promise> =
+            promises().filter(|(_, promise)| promise.granted).collect();
+        if !self.is_enough(granted.len()) {
+            let highest = promises().map(|(_, promise)| promise.promised).max().unwrap_or(0);
+            return Verdict::TooFew { highest };
+        }
+        let members = granted
+            .iter()
+            .filter_map(|(who, promise)| {
+                let address = self.members.get(*who)?.clone();
+                Some(FoundingMember { service: (*who).clone(), raft_id: promise.raft_id, address })
+            })
+            .collect();
+        let accepted = granted
+            .values()
+            .filter_map(|promise| promise.accepted.as_ref())
+            .filter(|(_, founding)| is_still_possible(founding, &granted))
+            .max_by_key(|(ballot, _)| *ballot);
+        Verdict::Propose(match accepted {
+            Some((_, founding)) => founding.clone(),
+            None => Founding { members, ..self.founding.clone() },
+        })
+    }
+}
+
+/// Whether every member that has promised is still who the founding says; one that has lost its
+/// store is another one now.
+fn is_still_possible(founding: &Founding, granted: &BTreeMap<&ServiceRef, &Promise>) -> bool {
+    let members: BTreeSet<(&ServiceRef, u64)> =
+        founding.members.iter().map(|member| (&member.service, member.raft_id)).collect();
+    granted.iter().all(|(who, promise)| members.contains(&(*who, promise.raft_id)))
+}
+
+/// A ballot above `heard`, with `random` telling proposers apart.
+#[must_use]
+pub(crate) fn next_ballot(heard: u64, random: u64) -> u64 {
+    (((heard >> 32) + 1) << 32) | (random & 0xffff_ffff)
+}
+
+#[cfg(test)]
+mod tests;

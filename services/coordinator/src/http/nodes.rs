@@ -1,0 +1,115 @@
+//! The registry of nodes.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use plinth_api::coordinator::{NODES, Nodes, PROCESSES, Processes, REPORT};
+use plinth_api::foreman::{NodeOrders, NodeReport};
+use plinth_api::Nothing;
+use plinth_service::Json;
+use plinth_types::{Pid, ServiceKind, ServiceRef};
+use tokio::time::Instant;
+
+use super::{PassedOn, Shared};
+use crate::node::{Node, Place};
+
+/// What a foreman is told: the cluster's id once the cluster is founded.
+fn orders(node: &Node) -> NodeOrders {
+    let state = node.active().map(|group| group.state());
+    let state = state.filter(|state| state.group.is_some());
+    NodeOrders {
+        cluster: state.as_ref().and_then(|state| state.cluster),
+        epoch: state.map(|state| state.epoch).unwrap_or_default(),
+    }
+}
+
+/// `GET /v1/nodes`.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes",
+    tag = "nodes",
+    summary = "The nodes that have reported lately",
+    responses((status = 200, body = Nodes))
+)]
+pub(super) async fn nodes(
+    State(node): State<Shared>,
+    PassedOn(passed_on): PassedOn,
+) -> Json<Nodes> {
+    if let Ok(Place::There(leader)) = node.place(passed_on)
+        && let Ok(nodes) = node.pass_on(&leader, &NODES, &Nothing {}).await
+    {
+        return Json(nodes);
+    }
+    let nodes = node.registry().nodes(Instant::now()).cloned().collect();
+    Json(Nodes { nodes })
+}
+
+/// `POST /v1/nodes`.
+#[utoipa::path(
+    post,
+    path = "/v1/nodes",
+    tag = "nodes",
+    summary = "A foreman registers its node, and renews",
+    request_body = NodeReport,
+    responses((status = 200, body = NodeOrders))
+)]
+pub(super) async fn report(
+    State(node): State<Shared>,
+    PassedOn(passed_on): PassedOn,
+    Json(report): Json<NodeReport>,
+) -> Json<NodeOrders> {
+    let is_new = node.registry().report(Instant::now(), report.clone());
+    if is_new {
+        node.reported.notify_waiters();
+    }
+    // The leader appoints, so it must hear of every node, whomever the foreman has asked.
+    if let Ok(Place::There(leader)) = node.place(passed_on) {
+        let this = Arc::clone(&node);
+        drop(node.context.scope().spawn("pass on a report", async move {
+            // The foreman reports again in a second; one that is lost matters little.
+            drop(this.pass_on(&leader, &REPORT, &report).await);
+        }));
+    }
+    Json(orders(&node))
+}
+
+/// `GET /v1/processes`.
+#[utoipa::path(
+    get,
+    path = "/v1/processes",
+    tag = "nodes",
+    summary = "The processes of the cluster",
+    responses((status = 200, body = Processes))
+)]
+pub(super) async fn processes(
+    State(node): State<Shared>,
+    PassedOn(passed_on): PassedOn,
+) -> Json<Processes> {
+    if let Ok(Place::There(leader)) = node.place(passed_on)
+        && let Ok(processes) = node.pass_on(&leader, &PROCESSES, &Nothing {}).await
+    {
+        return Json(processes);
+    }
+    let group = node.active();
+    let director = group
+        .as_ref()
+        .and_then(|group| group.state().appointed.clone())
+        .map(|appointed| appointed.pid.incarnation);
+    let leader = group.and_then(|group| {
+        let leader = group.leader()?;
+        group.members().into_iter().find(|member| member.raft_id == leader)
+    });
+    let role = |service: &ServiceRef, pid: &Pid| match service.kind() {
+        ServiceKind::Director if Some(pid.incarnation) == director => "active",
+        ServiceKind::Director => "standby",
+        ServiceKind::Coordinator
+            if leader.as_ref().is_some_and(|leader| leader.service == *service) =>
+        {
+            "leader"
+        }
+        ServiceKind::Coordinator => "follower",
+        _ => "serving",
+    };
+    let processes = node.registry().processes(Instant::now(), role);
+    Json(Processes { processes })
+}

@@ -1,0 +1,364 @@
+//! The leader's task: there is a living director of the latest epoch, or the next is appointed.
+//!
+//! A new leader adopts a director that lives. Every appointment is a fresh epoch, durable in Raft
+//! before the director hears of it. A director that has exited, or was taken for dead, is never
+//! appointed again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plinth_api::coordinator::{Appointed, Farewell};
+use plinth_api::director::{APPOINT, Appointment, STATUS};
+use plinth_api::{Nothing, Target};
+use plinth_service::{Failure, MonitorEnd, watch};
+use plinth_system_config::Parameters;
+use plinth_telemetry::{record_error, recovery_span};
+use plinth_types::{Epoch, Incarnation, ServiceRef};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{Instrument as _, Span};
+
+use crate::backoff;
+use crate::config::ASK_LIMIT;
+use crate::node::{Event, Group, Node, Start, View};
+use crate::registry::Candidate;
+use crate::state::{Applied, ClusterState, Command};
+
+/// Between two looks at something that has no event of its own.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Leads, whenever this coordinator is the leader and knows how it starts. Never returns.
+pub(crate) async fn run(node: Arc<Node>, mut events: mpsc::Receiver<Event>) {
+    let mut spent = BTreeSet::new();
+    loop {
+        let (group, adopt) = until_leading(&node).await;
+        tracing::info!(term = group.raft.metrics().borrow().current_term, "leading");
+        let mut leader = Leader {
+            node: &node,
+            group: &group,
+            spent: &mut spent,
+            cause: None,
+            suspects: Vec::new(),
+            is_first: true,
+        };
+        tokio::select! {
+            biased;
+            () = until_deposed(&node, &group) => tracing::info!("not leading any more"),
+            () = leader.lead(adopt, &mut events) => {}
+        }
+        node.view.send_replace(View::default());
+    }
+}
+
+async fn until_leading(node: &Node) -> (Group, Option<Arc<Command>>) {
+    let mut start = node.start.subscribe();
+    let mut groups = node.group.subscribe();
+    loop {
+        let decided = match &*start.borrow_and_update() {
+            Start::Decided(adopt) => Some(adopt.clone()),
+            Start::Deciding => None,
+        };
+        let active = groups.borrow_and_update().clone();
+        match (decided, active) {
+            (Some(adopt), Some(group)) => {
+                if group.is_leading() {
+                    return (group, adopt);
+                }
+                let mut metrics = group.raft.server_metrics();
+                metrics.mark_unchanged();
+                tokio::select! {
+                    biased;
+                    _ = start.changed() => {}
+                    _ = groups.changed() => {}
+                    // A leader is seen in two steps; the second may have come before the look.
+                    _ = timeout(LOOK, metrics.changed()) => {}
+                }
+            }
+            _ => tokio::select! {
+                biased;
+                _ = start.changed() => {}
+                _ = groups.changed() => {}
+            },
+        }
+    }
+}
+
+async fn until_deposed(node: &Node, group: &Group) {
+    let mut metrics = group.raft.server_metrics();
+    let mut groups = node.group.subscribe();
+    loop {
+        metrics.mark_unchanged();
+        let is_active = groups.borrow_and_update().as_ref().is_some_and(|now| now.id == group.id);
+        if !is_active || !group.is_leading() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            changed = metrics.changed() => if changed.is_err() { return },
+            changed = groups.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+struct Leader<'a> {
+    node: &'a Arc<Node>,
+    group: &'a Group,
+    /// Directors that are never appointed again.
+    spent: &'a mut BTreeSet<Incarnation>,
+    /// Why the next epoch begins, where something has ended the one before.
+    cause: Option<String>,
+    suspects: Vec<ServiceRef>,
+    /// Whether this leader has appointed nobody yet.
+    is_first: bool,
+}
+
+impl Leader<'_> {
+    async fn lead(&mut self, adopt: Option<Arc<Command>>, events: &mut mpsc::Receiver<Event>) {
+        while let Err(failure) = self.prepare(adopt.as_deref()).await {
+            self.fail(&failure).await;
+        }
+        loop {
+            if let Err(failure) = self.step(events).await {
+                self.fail(&failure).await;
+            }
+        }
+    }
+
+    async fn fail(&self, failure: &Failure) {
+        self.problem(Some(failure.0.detail.clone()));
+        sleep(LOOK).await;
+    }
+
+    fn problem(&self, problem: Option<String>) {
+        self.node.view.send_if_modified(|view| {
+            let is_new = view.problem != problem;
+            if is_new && let Some(problem) = &problem {
+                tracing::warn!(problem, "no epoch can be begun");
+            }
+            view.problem = problem;
+            is_new
+        });
+    }
+
+    /// What comes before any appointment.
+    async fn prepare(&self, adopt: Option<&Command>) -> Result<(), Failure> {
+        let state = self.node.read(self.group).await?;
+        if state.group.is_none() {
+            let founding = self.group.founding.as_deref().ok_or_else(|| {
+                Failure::new(plinth_api::ErrorCode::NotReady, "the group's founding is not here")
+            })?;
+            let cluster = self.node.cluster.cluster_id;
+            let found = Command::Found { cluster, founding: founding.clone() };
+            self.node.write(self.group, found).await?;
+        }
+        if let Some(adopt) = adopt {
+            self.node.write(self.group, adopt.clone()).await?;
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), Failure> {
+        let state = self.node.read(self.group).await?;
+        match state.appointed.as_ref() {
+            Some(appointed) if !self.spent.contains(&appointed.pid.incarnation) => {
+                match self.take_up(&state, appointed).await {
+                    Ok(span) => self.watch_over(&state, appointed, span, events).await,
+                    Err(cause) => self.end(appointed, cause, Vec::new()),
+                }
+                Ok(())
+            }
+            _ => self.appoint(&state).await,
+        }
+    }
+
+    /// An epoch is over.
+    fn end(&mut self, appointed: &Appointed, cause: String, suspects: Vec<ServiceRef>) {
+        tracing::warn!(epoch = %appointed.epoch, cause, "the epoch is over");
+        self.spent.insert(appointed.pid.incarnation);
+        self.cause = Some(cause);
+        self.suspects = suspects;
+        self.node.view.send_replace(View::default());
+    }
+
+    /// Makes sure that the appointed director lives and knows of its epoch. Answers the span of the
+    /// recovery that it begins, if it has just been told.
+    async fn take_up(
+        &self,
+        state: &ClusterState,
+        appointed: &Appointed,
+    ) -> Result<Option<Span>, String> {
+        let peers = self.node.context.peers();
+        let target = Target::from(&appointed.pid);
+        let who = &appointed.service;
+        let status = peers
+            .call(&target, &STATUS, &Nothing {}, None, ASK_LIMIT)
+            .await
+            .map_err(|error| format!("{who} is gone: {error}"))?;
+        if status.epoch == appointed.epoch {
+            return Ok(None);
+        }
+        if status.epoch != Epoch::ZERO {
+            return Err(format!("{who} serves epoch {}", status.epoch));
+        }
+        let span = recovery_span(&self.node.context.service().to_string(), appointed.epoch.0);
+        let age = self.group.since.elapsed().as_millis();
+        let appointment = Appointment {
+            epoch: appointed.epoch,
+            director: appointed.pid.incarnation,
+            cause: appointed.cause.clone(),
+            suspects: self.suspects.clone(),
+            group_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
+        };
+        let epoch = Some(state.epoch);
+        let call = async { peers.call(&target, &APPOINT, &appointment, epoch, ASK_LIMIT).await };
+        match call.instrument(span.clone()).await {
+            Ok(_) => Ok(Some(span)),
+            Err(error) => {
+                record_error(&span, &error);
+                Err(format!("{who} does not take the appointment: {error}"))
+            }
+        }
+    }
+
+    /// Watches the director until its epoch is over.
+    async fn watch_over(
+        &mut self,
+        state: &ClusterState,
+        appointed: &Appointed,
+        mut span: Option<Span>,
+        events: &mut mpsc::Receiver<Event>,
+    ) {
+        let node = Arc::clone(self.node);
+        let epoch = appointed.epoch;
+        let director = appointed.pid.incarnation;
+        let parameters = state.recorded.as_ref().map(|recorded| &recorded.config.parameters);
+        let silence = parameters
+            .map_or_else(|| Parameters::default().failure_timeout_ms, |now| now.failure_timeout_ms);
+        node.view.send_replace(View { watched: Some(director), ..View::default() });
+        let target = Target::from(&appointed.pid);
+        let shown = &node.view;
+        let watching = watch(&node.context, &target, Duration::from_millis(silence), |line| {
+            shown.send_if_modified(|view| {
+                let is_new = view.phase.as_ref() != Some(&line.state);
+                view.phase = Some(line.state);
+                is_new
+            });
+        });
+        let mut watching = std::pin::pin!(watching);
+        let mut states = self.group.states.clone();
+        let (cause, suspects) = loop {
+            if states.borrow_and_update().ready_epoch == epoch {
+                // The recovery is over, and so is its span.
+                span = None;
+            }
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(Event::Farewell(Farewell { epoch: of, director: who, reason, suspects }))
+                        if of == epoch && who == director =>
+                    {
+                        break (format!("{}: {reason}", appointed.service), suspects);
+                    }
+                    Some(Event::Begin { reason }) => break (reason, Vec::new()),
+                    Some(Event::Farewell(_)) => {}
+                    None => return,
+                },
+                end = &mut watching => break (describe(&appointed.service, end), Vec::new()),
+                changed = states.changed() => if changed.is_err() { return },
+            }
+        };
+        if let Some(span) = &span {
+            record_error(span, &cause);
+        }
+        self.end(appointed, cause, suspects);
+    }
+
+    /// Appoints the next director, once there is one and it is time.
+    async fn appoint(&mut self, state: &ClusterState) -> Result<(), Failure> {
+        let node = self.node;
+        let delay = if self.is_first {
+            Duration::ZERO
+        } else {
+            backoff::delay(state.failed_epochs(), node.context.runtime().random_u64())
+        };
+        let due = Instant::now() + delay;
+        let candidate = loop {
+            let news = node.reported.notified();
+            let wait = match self.next_candidate(state) {
+                Ok(candidate) => match due.checked_duration_since(Instant::now()) {
+                    Some(wait) if !wait.is_zero() => {
+                        self.problem(Some(format!(
+                            "{} epochs in a row have failed: the next one begins in {} ms",
+                            state.failed_epochs(),
+                            delay.as_millis()
+                        )));
+                        wait
+                    }
+                    _ => break candidate,
+                },
+                Err(problem) => {
+                    self.problem(Some(problem));
+                    LOOK
+                }
+            };
+            // Told of a report, or at least looked again: reports also expire.
+            drop(timeout(wait, news).await);
+        };
+        self.problem(None);
+        let cause = self.cause.clone().unwrap_or_else(|| first_cause(state));
+        let command = Command::Appoint {
+            service: candidate.service.clone(),
+            pid: candidate.pid.clone(),
+            cause,
+        };
+        if let Applied::Appointed(appointed) = node.write(self.group, command).await? {
+            assert!(appointed.epoch > state.epoch, "an appointment is always a fresh epoch");
+            tracing::info!(epoch = %appointed.epoch, director = %appointed.service, cause = appointed.cause, "appointed");
+            self.is_first = false;
+        }
+        Ok(())
+    }
+
+    fn next_candidate(&self, state: &ClusterState) -> Result<Candidate, String> {
+        let node = self.node;
+        let now = Instant::now();
+        let registry = node.registry();
+        if state.recorded.is_none() {
+            let cluster = &node.cluster;
+            let missing = registry.without_id(now, &cluster.initial_nodes, cluster.cluster_id);
+            if !missing.is_empty() {
+                let names: Vec<&str> = missing.iter().map(|node| node.as_str()).collect();
+                return Err(format!(
+                    "these nodes have not written the cluster's id yet: {}",
+                    names.join(", ")
+                ));
+            }
+        }
+        let mut spent = self.spent.clone();
+        spent.extend(state.appointed.as_ref().map(|appointed| appointed.pid.incarnation));
+        registry
+            .candidate(now, &spent, &node.context.service().node)
+            .ok_or_else(|| "no director stands by: start one".to_owned())
+    }
+}
+
+fn first_cause(state: &ClusterState) -> String {
+    match (&state.appointed, &state.recorded) {
+        (Some(appointed), _) => format!("{} is gone", appointed.service),
+        (None, Some(_)) => {
+            format!("the coordinators' group starts from a configuration of {}", state.source)
+        }
+        (None, None) => "cold start".to_owned(),
+    }
+}
+
+fn describe(service: &ServiceRef, end: MonitorEnd) -> String {
+    match end {
+        MonitorEnd::Exited { reason } => format!("{service} has exited: {reason}"),
+        MonitorEnd::Gone { detail } => format!("{service} is gone: {detail}"),
+        MonitorEnd::Silent { after } => {
+            format!("{service} was silent for {} ms", after.as_millis())
+        }
+    }
+}

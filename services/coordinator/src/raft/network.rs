@@ -1,0 +1,160 @@
+//! Raft's messages over HTTP. Each names the founding of its group, and another one is refused.
+
+use std::time::Duration;
+
+use openraft::error::{
+    InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout,
+    Unreachable,
+};
+use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
+};
+use plinth_api::{CallError, Endpoint, Target, TransportError};
+use plinth_service::Peers;
+use plinth_types::GroupId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Member, TypeConfig};
+
+/// A message within a group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Grouped<T> {
+    /// The founding of the group.
+    pub(crate) group_id: GroupId,
+    /// The message.
+    pub(crate) message: T,
+}
+
+/// Asks to append entries; without any, a heartbeat.
+pub(crate) type AppendMessage = Grouped<AppendEntriesRequest<TypeConfig>>;
+/// The answer to it.
+pub(crate) type AppendAnswer = Result<AppendEntriesResponse<u64>, RaftError<u64>>;
+/// Asks for a vote.
+pub(crate) type VoteMessage = Grouped<VoteRequest<u64>>;
+/// The answer to it.
+pub(crate) type VoteAnswer = Result<VoteResponse<u64>, RaftError<u64>>;
+/// A piece of a snapshot.
+pub(crate) type SnapshotMessage = Grouped<InstallSnapshotRequest<TypeConfig>>;
+/// The answer to it.
+pub(crate) type SnapshotAnswer =
+    Result<InstallSnapshotResponse<u64>, RaftError<u64, InstallSnapshotError>>;
+
+/// `POST /v1/raft/append`.
+pub(crate) const APPEND: Endpoint<AppendMessage, AppendAnswer> = Endpoint::post("/v1/raft/append");
+/// `POST /v1/raft/vote`.
+pub(crate) const VOTE: Endpoint<VoteMessage, VoteAnswer> = Endpoint::post("/v1/raft/vote");
+/// `POST /v1/raft/snapshot`.
+pub(crate) const SNAPSHOT: Endpoint<SnapshotMessage, SnapshotAnswer> = Endpoint::post("/v1/raft/snapshot");
+
+/// How long openraft waits before it tries a member again that could not be reached.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Makes connections within a group.
+#[derive(Clone)]
+pub(crate) struct Network {
+    peers: Peers,
+    group_id: GroupId,
+    own: u64,
+}
+
+impl Network {
+    /// Connections of the member `own` of a group.
+    #[must_use]
+    pub(crate) fn new(peers: Peers, group_id: GroupId, own: u64) -> Network {
+        Network { peers, group_id, own }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: u64, member: &Member) -> Connection {
+        Connection {
+            network: self.clone(),
+            target,
+            member: member.clone(),
+            address: Target::address(&member.address),
+        }
+    }
+}
+
+/// The way to one member.
+pub(crate) struct Connection {
+    network: Network,
+    target: u64,
+    member: Member,
+    address: Target,
+}
+
+impl Connection {
+    async fn send<Req, Resp, E>(
+        &self,
+        endpoint: &Endpoint<Grouped<Req>, Result<Resp, E>>,
+        message: Req,
+        action: RPCTypes,
+        limit: Duration,
+    ) -> Result<Resp, RPCError<u64, Member, E>>
+    where
+        Req: Serialize,
+        Resp: DeserializeOwned,
+        E: DeserializeOwned + std::error::Error,
+    {
+        let message = Grouped { group_id: self.network.group_id, message };
+        match self.network.peers.call(&self.address, endpoint, &message, None, limit).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(RPCError::RemoteError(RemoteError::new_with_node(
+                self.target,
+                self.member.clone(),
+                error,
+            ))),
+            Err(CallError::Transport(TransportError::Timeout { .. })) => {
+                Err(RPCError::Timeout(Timeout {
+                    action,
+                    id: self.network.own,
+                    target: self.target,
+                    timeout: limit,
+                }))
+            }
+            Err(error @ (CallError::Transport(_) | CallError::Problem(_))) => {
+                Err(RPCError::Unreachable(Unreachable::new(&error)))
+            }
+            Err(error) => Err(RPCError::Network(NetworkError::new(&error))),
+        }
+    }
+}
+
+impl RaftNetwork<TypeConfig> for Connection {
+    async fn append_entries(
+        &mut self,
+        message: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, Member, RaftError<u64>>> {
+        self.send(&APPEND, message, RPCTypes::AppendEntries, option.hard_ttl()).await
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        message: InstallSnapshotRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<
+        InstallSnapshotResponse<u64>,
+        RPCError<u64, Member, RaftError<u64, InstallSnapshotError>>,
+    > {
+        self.send(&SNAPSHOT, message, RPCTypes::InstallSnapshot, option.hard_ttl()).await
+    }
+
+    async fn vote(
+        &mut self,
+        message: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, RPCError<u64, Member, RaftError<u64>>> {
+        self.send(&VOTE, message, RPCTypes::Vote, option.hard_ttl()).await
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(RETRY))
+    }
+}

@@ -1,0 +1,275 @@
+//! What the coordinators agree on: the latest appointment and the recorded configuration. Pure;
+//! every coordinator applies the same commands in the same order.
+//!
+//! - Epochs strictly increase: every appointment, even of the same process, is a fresh one.
+//! - A configuration is taken only from the latest appointed director, and only on top of the one
+//!   it has read. Appointing the next epoch voids whatever the one before still sends.
+//! - A configuration is never replaced by one that is not newer.
+//! - An epoch is ready only once its layout is recorded.
+
+use plinth_api::coordinator::{Appointed, Founding, ReadyRequest, RecordRequest, Recovery};
+use plinth_system_config::{Recorded, Stamp, bootstrap::Floor};
+use plinth_types::{
+    ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, Pid, ServiceRef, Version,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::config::RECOVERIES;
+
+/// What the coordinators agree on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ClusterState {
+    /// The cluster; none before the founding was applied.
+    pub(crate) cluster: Option<ClusterId>,
+    /// The founding; none before it was applied.
+    pub(crate) group: Option<GroupId>,
+    /// The latest epoch.
+    pub(crate) epoch: Epoch,
+    /// The epoch above which the group was founded or last taken up.
+    pub(crate) epoch_floor: Epoch,
+    /// The latest appointment.
+    pub(crate) appointed: Option<Appointed>,
+    /// The recorded configuration.
+    pub(crate) recorded: Option<Recorded>,
+    /// The configuration of the last ready epoch.
+    pub(crate) ready: Option<Recorded>,
+    /// The last ready epoch.
+    pub(crate) ready_epoch: Epoch,
+    /// The last recoveries, newest first.
+    pub(crate) recoveries: Vec<Recovery>,
+    /// No first version may be below this.
+    pub(crate) version_floor: Version,
+    /// Where the configuration came from that the group was founded with.
+    pub(crate) source: String,
+    /// The storage that it came from.
+    pub(crate) storage: Option<ServiceRef>,
+}
+
+/// A change, as it stands in the Raft log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Command {
+    /// The group's first: what it was founded from.
+    Found {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The founding.
+        founding: Founding,
+    },
+    /// A configuration above the recorded one was found: Raft's state was rolled back.
+    Adopt {
+        /// The configuration.
+        recorded: Recorded,
+        /// The next epoch is not below this.
+        epoch_floor: Epoch,
+        /// No first version may be below this.
+        version_floor: Version,
+    },
+    /// Appoints a director to a fresh epoch.
+    Appoint {
+        /// Which service.
+        service: ServiceRef,
+        /// Which process.
+        pid: Pid,
+        /// Why.
+        cause: String,
+    },
+    /// Records a configuration.
+    Record(RecordRequest),
+    /// The epoch is ready.
+    MarkReady(ReadyRequest),
+}
+
+/// Why a command changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The group is not founded yet.
+    #[error("the coordinators' group is not founded yet")]
+    NotFounded,
+    /// It was founded before.
+    #[error("the coordinators' group is founded already")]
+    Founded,
+    /// The sender is not the latest appointed director.
+    #[error("epoch {epoch} of director {director} is over: the latest is epoch {latest}")]
+    Superseded {
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// The sender.
+        director: Incarnation,
+        /// The latest epoch.
+        latest: Epoch,
+    },
+    /// The configuration that it builds on is no longer the recorded one.
+    #[error("it builds on configuration {expected:?}, but {recorded:?} is recorded")]
+    Changed {
+        /// What it builds on.
+        expected: Option<ConfigVersion>,
+        /// What is recorded.
+        recorded: Option<ConfigVersion>,
+    },
+    /// The configuration does not belong here.
+    #[error("the configuration does not fit: {0}")]
+    Unfit(String),
+    /// The epoch has recorded no layout.
+    #[error("epoch {0} has recorded no layout, so it can't be ready")]
+    NoLayout(Epoch),
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Applied {
+    /// An entry without a command.
+    #[default]
+    Nothing,
+    /// It took effect, now or before.
+    Done,
+    /// The appointment with its fresh epoch.
+    Appointed(Appointed),
+    /// It changed nothing.
+    Refused(Refusal),
+}
+
+impl ClusterState {
+    /// Applies a command.
+    pub(crate) fn apply(&mut self, command: Command) -> Applied {
+        let before = (self.epoch, self.stamp());
+        let result = match command {
+            Command::Found { cluster, founding } => self.found(cluster, founding),
+            _ if self.group.is_none() => Err(Refusal::NotFounded),
+            Command::Adopt { recorded, epoch_floor, version_floor } => {
+                self.adopt(recorded, Floor { epoch: epoch_floor, version: version_floor })
+            }
+            Command::Appoint { service, pid, cause } => Ok(self.appoint(service, pid, cause)),
+            Command::Record(request) => self.record(request),
+            Command::MarkReady(request) => self.mark_ready(request),
+        };
+        assert!(self.epoch >= before.0, "an epoch went back from {} to {}", before.0, self.epoch);
+        assert!(self.stamp() >= before.1, "an older configuration replaced a newer one");
+        assert!(self.ready_epoch <= self.epoch, "an epoch is ready that was never appointed");
+        result.unwrap_or_else(Applied::Refused)
+    }
+
+    /// The place of the recorded configuration; none before the first.
+    #[must_use]
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.recorded.as_ref().map(Recorded::stamp)
+    }
+
+    /// The number of the recorded configuration; 0 before the first.
+    #[must_use]
+    pub(crate) fn config_version(&self) -> ConfigVersion {
+        self.stamp().unwrap_or_default().config_version
+    }
+
+    /// How many epochs in a row have not become ready, the latest included.
+    #[must_use]
+    pub(crate) fn failed_epochs(&self) -> u64 {
+        self.epoch.0 - self.ready_epoch.max(self.epoch_floor).0
+    }
+
+    /// Whether this process is the director of this, the latest epoch.
+    #[must_use]
+    pub(crate) fn is_latest(&self, epoch: Epoch, director: Incarnation) -> bool {
+        let is_appointed = |latest: &Appointed| latest.pid.incarnation == director;
+        epoch == self.epoch && self.appointed.as_ref().is_some_and(is_appointed)
+    }
+
+    fn found(&mut self, cluster: ClusterId, founding: Founding) -> Result<Applied, Refusal> {
+        if let Some(group) = self.group {
+            let same = group == founding.group && self.cluster == Some(cluster);
+            return if same { Ok(Applied::Done) } else { Err(Refusal::Founded) };
+        }
+        *self = ClusterState {
+            cluster: Some(cluster),
+            group: Some(founding.group),
+            epoch: founding.epoch_floor,
+            epoch_floor: founding.epoch_floor,
+            // Whoever founds from a configuration has it from a majority of its team, so its team
+            // is the one that must confirm the next.
+            ready: founding.recorded.clone(),
+            recorded: founding.recorded,
+            version_floor: founding.version_floor,
+            source: founding.source,
+            storage: founding.storage,
+            ..ClusterState::default()
+        };
+        Ok(Applied::Done)
+    }
+
+    fn adopt(&mut self, recorded: Recorded, floor: Floor) -> Result<Applied, Refusal> {
+        if self.stamp() >= Some(recorded.stamp()) {
+            return Ok(Applied::Done);
+        }
+        if Some(recorded.config.cluster_id) != self.cluster {
+            return Err(Refusal::Unfit("it is of another cluster".to_owned()));
+        }
+        self.epoch = self.epoch.max(floor.epoch).max(recorded.config.epoch);
+        self.epoch_floor = self.epoch;
+        self.version_floor = self.version_floor.max(floor.version);
+        self.ready = Some(recorded.clone());
+        self.recorded = Some(recorded);
+        // The director of before acts on a state that was rolled back.
+        self.appointed = None;
+        Ok(Applied::Done)
+    }
+
+    fn appoint(&mut self, service: ServiceRef, pid: Pid, cause: String) -> Applied {
+        self.epoch = self.epoch.next();
+        let appointed = Appointed { epoch: self.epoch, service, pid, cause };
+        self.appointed = Some(appointed.clone());
+        Applied::Appointed(appointed)
+    }
+
+    fn check_latest(&self, epoch: Epoch, director: Incarnation) -> Result<(), Refusal> {
+        if self.is_latest(epoch, director) {
+            return Ok(());
+        }
+        Err(Refusal::Superseded { epoch, director, latest: self.epoch })
+    }
+
+    fn record(&mut self, request: RecordRequest) -> Result<Applied, Refusal> {
+        self.check_latest(request.epoch, request.director)?;
+        if self.recorded.as_ref() == Some(&request.recorded) {
+            return Ok(Applied::Done);
+        }
+        let recorded = self.recorded.as_ref().map(|recorded| recorded.config.config_version);
+        if request.expected != recorded {
+            return Err(Refusal::Changed { expected: request.expected, recorded });
+        }
+        let config = &request.recorded.config;
+        let fault = if Some(config.cluster_id) != self.cluster {
+            Some("it is of another cluster".to_owned())
+        } else if Some(config.group_id) != self.group {
+            Some("it is of another founding of the coordinators' group".to_owned())
+        } else if config.epoch != request.epoch || config.layout.epoch != request.epoch {
+            Some(format!("it is not of epoch {}", request.epoch))
+        } else if config.config_version <= recorded.unwrap_or_default() {
+            Some(format!("its number {} is not a new one", config.config_version))
+        } else if config.layout.first_version < self.version_floor {
+            Some(format!("its first version is below {}", self.version_floor))
+        } else {
+            request.recorded.check_shards().err().map(|mismatch| mismatch.to_string())
+        };
+        if let Some(fault) = fault {
+            return Err(Refusal::Unfit(fault));
+        }
+        self.recorded = Some(request.recorded);
+        Ok(Applied::Done)
+    }
+
+    fn mark_ready(&mut self, request: ReadyRequest) -> Result<Applied, Refusal> {
+        self.check_latest(request.epoch, request.director)?;
+        if self.stamp().map(|stamp| stamp.epoch) != Some(request.epoch) {
+            return Err(Refusal::NoLayout(request.epoch));
+        }
+        self.ready.clone_from(&self.recorded);
+        self.ready_epoch = request.epoch;
+        self.recoveries.retain(|recovery| recovery.epoch != request.epoch);
+        self.recoveries.insert(0, request.recovery);
+        self.recoveries.truncate(RECOVERIES);
+        Ok(Applied::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests;
