@@ -1,0 +1,87 @@
+//! The storage's endpoints.
+
+use axum::extract::State;
+use plinth_api::log::{KeepRequest, Kept};
+use plinth_api::storage::{
+    Assignment, ReadAnswer, ReadRequest, ShardConfig, ShardConfigQuery, Status,
+};
+use plinth_api::{ErrorCode, Nothing, Problem};
+use plinth_service::{Answer, Failure, Json, Query, Routes};
+use tokio::sync::{mpsc, oneshot};
+use utoipa_axum::routes;
+
+use crate::driver::{Command, Reply};
+
+/// Asks the driver. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handle(pub(crate) mpsc::Sender<Command>);
+
+impl Handle {
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || Failure::new(ErrorCode::NotReady, "the storage is stopping");
+        self.0.send(command(reply)).await.map_err(|_| stopping())?;
+        Ok(Json(answer.await.map_err(|_| stopping())??))
+    }
+}
+
+/// The endpoints and who may call them.
+pub(crate) fn routes() -> Routes<Handle> {
+    Routes::new()
+        .service(routes!(assign))
+        .service(routes!(read))
+        .service(routes!(shard_config))
+        .service(routes!(keep, kept))
+        .anyone(routes!(status))
+}
+
+/// Takes up an epoch. A lower one, and the same one of another director, are refused.
+#[utoipa::path(put, path = "/v1/assignment", tag = "storage", request_body = Assignment,
+    responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn assign(
+    State(handle): State<Handle>,
+    Json(assignment): Json<Assignment>,
+) -> Answer<Nothing> {
+    handle.ask(|reply| Command::Assign(assignment, reply)).await
+}
+
+/// Reads keys and ranges at one version. It waits shortly for a version that has not arrived.
+#[utoipa::path(post, path = "/v1/reads", tag = "storage", request_body = ReadRequest,
+    responses((status = 200, body = ReadAnswer), (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json")))]
+async fn read(
+    State(handle): State<Handle>,
+    Json(request): Json<ReadRequest>,
+) -> Answer<ReadAnswer> {
+    handle.ask(|reply| Command::Read(request, reply)).await
+}
+
+/// The configuration as the system shard holds it on disk, assigned or not. It can wait until a
+/// version is durable.
+#[utoipa::path(get, path = "/v1/shard_config", tag = "storage", params(ShardConfigQuery),
+    responses((status = 200, body = ShardConfig), (status = 503, body = Problem, content_type = "application/problem+json")))]
+async fn shard_config(
+    State(handle): State<Handle>,
+    Query(query): Query<ShardConfigQuery>,
+) -> Answer<ShardConfig> {
+    handle.ask(|reply| Command::ShardConfig(query, reply)).await
+}
+
+/// Keeps a configuration durably. An older one than is kept already is refused.
+#[utoipa::path(put, path = "/v1/system_config", tag = "storage", request_body = KeepRequest,
+    responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
+async fn keep(State(handle): State<Handle>, Json(request): Json<KeepRequest>) -> Answer<Nothing> {
+    handle.ask(|reply| Command::Keep(Box::new(request), reply)).await
+}
+
+/// The configuration that is kept.
+#[utoipa::path(get, path = "/v1/system_config", tag = "storage", responses((status = 200, body = Kept)))]
+async fn kept(State(handle): State<Handle>) -> Answer<Kept> {
+    handle.ask(Command::Kept).await
+}
+
+/// Where the storage stands.
+#[utoipa::path(get, path = "/v1/status", tag = "storage", responses((status = 200, body = Status)))]
+async fn status(State(handle): State<Handle>) -> Answer<Status> {
+    handle.ask(Command::Status).await
+}

@@ -1,0 +1,165 @@
+//! What a storage has on disk: which tables and rows there are, and how they are read back.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use plinth_api::storage::KeyValue;
+use plinth_store::record::{self, RecordError};
+use plinth_store::{Direction, Rows, Store, StoreError, Table};
+use plinth_system_config::{DecodeError, Recorded, decode_stored, keys};
+use plinth_types::{Epoch, Key, KeyRange, Tag, Value, Version};
+use serde::{Deserialize, Serialize};
+
+use crate::window::Base;
+
+/// Keys of the system shard.
+pub const SYSTEM: Table = "system";
+/// Every other key.
+pub const USER: Table = "user";
+/// How far each tag's keys are, and the kept configuration.
+pub const META: Table = "meta";
+/// Every table.
+pub const TABLES: [Table; 3] = [SYSTEM, USER, META];
+
+/// The row of the kept configuration.
+pub const CONFIG: &[u8] = b"config";
+
+const FORMAT: u8 = 1;
+const TAGS: &[u8] = b"tag/";
+const TAGS_END: &[u8] = b"tag0";
+const SCAN: usize = 1_000;
+
+/// A version with the epoch that it belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The version.
+    pub version: Version,
+}
+
+/// Why a storage's directory can't be taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record is damaged.
+    #[error("the record {row} is damaged")]
+    Record {
+        /// Which one.
+        row: String,
+        /// What is wrong with it.
+        #[source]
+        source: RecordError,
+    },
+    /// A row that no release has written.
+    #[error("the row {row} is not a tag's")]
+    Stray {
+        /// Which one.
+        row: String,
+    },
+    /// The kept configuration is damaged.
+    #[error("the kept configuration is damaged")]
+    Config(#[source] DecodeError),
+}
+
+/// The table that a tag's keys are in.
+#[must_use]
+pub fn table(tag: Tag) -> Table {
+    if tag == Tag::SYSTEM { SYSTEM } else { USER }
+}
+
+/// The row that says how far a tag's keys are.
+#[must_use]
+pub fn tag_key(tag: Tag) -> Bytes {
+    [TAGS, &tag.0.to_be_bytes()].concat().into()
+}
+
+/// That row's value.
+///
+/// # Errors
+/// It can't be written, which is a bug.
+pub fn tag_value(position: Position) -> Result<Bytes, RecordError> {
+    record::seal(FORMAT, &position)
+}
+
+/// How far each tag's keys are.
+///
+/// # Errors
+/// Anything that can't be read.
+pub fn read_tags(store: &dyn Store) -> Result<BTreeMap<Tag, Position>, ReadError> {
+    let mut tags = BTreeMap::new();
+    let mut from = Bytes::from_static(TAGS);
+    loop {
+        let rows = store.scan(META, &from, Some(TAGS_END), Direction::Forward, SCAN)?;
+        let Some((last, _)) = rows.last() else {
+            return Ok(tags);
+        };
+        from = [last.as_ref(), &[0]].concat().into();
+        for (key, value) in rows {
+            let row = || key.escape_ascii().to_string();
+            let number = key.strip_prefix(TAGS).and_then(|tag| <[u8; 4]>::try_from(tag).ok());
+            let tag = number.map(|tag| Tag(u32::from_be_bytes(tag)));
+            let tag = tag.ok_or_else(|| ReadError::Stray { row: row() })?;
+            let position = record::open(FORMAT, &value)
+                .map_err(|source| ReadError::Record { row: row(), source })?;
+            tags.insert(tag, position);
+        }
+    }
+}
+
+/// The kept configuration.
+///
+/// # Errors
+/// It can't be read.
+pub fn read_config(store: &dyn Store) -> Result<Option<Recorded>, ReadError> {
+    let bytes = store.get(META, CONFIG)?;
+    bytes.map(|bytes| decode_stored(&bytes).map_err(ReadError::Config)).transpose()
+}
+
+/// The configuration of the system shard: its value and the rows of the shards.
+///
+/// # Errors
+/// The store can't be read.
+pub fn read_system_rows(store: &dyn Store) -> Result<(Option<Value>, Vec<KeyValue>), StoreError> {
+    let config = store.get(SYSTEM, keys::CONFIG)?.map(Value);
+    let base = OnDisk { store, table: SYSTEM };
+    let mut shards = Vec::new();
+    let mut range = keys::shards();
+    loop {
+        let rows = base.scan(&range, Direction::Forward, SCAN)?;
+        let Some((last, _)) = rows.last() else {
+            return Ok((config, shards));
+        };
+        range.from = Key(last.clone()).successor();
+        let rows =
+            rows.into_iter().map(|(key, value)| KeyValue { key: Key(key), value: Value(value) });
+        shards.extend(rows);
+    }
+}
+
+/// A table's rows.
+#[derive(Clone, Copy)]
+pub struct OnDisk<'a> {
+    /// The store.
+    pub store: &'a dyn Store,
+    /// The table in it.
+    pub table: Table,
+}
+
+impl Base for OnDisk<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.store.get(self.table, key)
+    }
+
+    fn scan(
+        &self,
+        range: &KeyRange,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Rows, StoreError> {
+        let to = range.to.as_ref().map(Key::as_bytes);
+        self.store.scan(self.table, range.from.as_bytes(), to, direction, limit)
+    }
+}

@@ -1,0 +1,411 @@
+//! One tag: what has been applied of its stream, what is durable, and what may be read.
+//!
+//! `durable` is never above `version`, nor above `known_committed`. Reads are answered in
+//! `[oldest, version]`; the store holds `durable`; the changes after `oldest` are in the window.
+
+use plinth_api::TenureError;
+use plinth_api::log::{Entry, Generation, PullAnswer};
+use plinth_api::storage::{RangeAnswer, TagStatus};
+use plinth_store::record::RecordError;
+use plinth_store::{Batch, Store, StoreError};
+use plinth_types::{Epoch, Key, KeyRange, Mutation, Tag, Value, Version};
+
+use crate::records::{self, OnDisk, Position};
+use crate::refusal::{Breach, Refusal};
+use crate::window::{Cut, Window};
+
+/// Why a log's answer is not applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// The log has begun a newer epoch: what it says is for a later assignment.
+    #[error("the log has begun epoch {0}")]
+    Superseded(Epoch),
+    /// No log in order can say this.
+    #[error("version {version} of epoch {epoch} can't follow version {after}")]
+    Misfit {
+        /// The version that does not fit.
+        version: Version,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The version before it.
+        after: Version,
+    },
+}
+
+/// A log's answer, once it has been checked.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// Entries to apply, in order.
+    pub entries: Vec<Entry>,
+    /// Nothing but the entries is up to here.
+    pub end: Version,
+    /// The newest known committed version.
+    pub known_committed: Version,
+}
+
+/// A step of the durable state.
+#[derive(Clone, Debug)]
+pub struct Flush {
+    /// Where the store is afterwards.
+    pub position: Position,
+    /// What to write, atomically.
+    pub batch: Batch,
+}
+
+/// How soon the durable state is to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Nothing is to be written, or a write is under way.
+    None,
+    /// It may wait for more.
+    Soon,
+    /// At once.
+    Now,
+}
+
+/// What the stream is assigned to.
+#[derive(Clone, Debug)]
+struct Term {
+    generation: Generation,
+    ranges: Vec<KeyRange>,
+    window_versions: u64,
+}
+
+/// A tag's stream.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    tag: Tag,
+    term: Option<Term>,
+    durable: Position,
+    writing: Option<Position>,
+    version: Version,
+    known_committed: Version,
+    oldest: Version,
+    window: Window,
+}
+
+impl Stream {
+    /// A tag as the disk knows it. Nothing older is readable.
+    #[must_use]
+    pub fn restore(tag: Tag, durable: Position) -> Stream {
+        Stream {
+            tag,
+            term: None,
+            durable,
+            writing: None,
+            version: durable.version,
+            known_committed: durable.version,
+            oldest: durable.version,
+            window: Window::default(),
+        }
+    }
+
+    /// Everything up to here is applied.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The store holds this.
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// The newest known committed version.
+    #[must_use]
+    pub fn known_committed(&self) -> Version {
+        self.known_committed
+    }
+
+    /// Its keys; none while it is not assigned.
+    #[must_use]
+    pub fn ranges(&self) -> &[KeyRange] {
+        self.term.as_ref().map_or(&[], |term| &term.ranges)
+    }
+
+    /// The generation that it is assigned to.
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        self.term.as_ref().map(|term| term.generation)
+    }
+
+    /// Whether a write is under way.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn window_bytes(&self) -> usize {
+        self.window.bytes()
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn status(&self) -> TagStatus {
+        TagStatus {
+            tag: self.tag,
+            version: self.version,
+            durable: self.durable.version,
+            durable_epoch: self.durable.epoch,
+            oldest: self.oldest,
+            known_committed: self.known_committed,
+        }
+    }
+
+    /// Whether what is here agrees with a generation that is to begin.
+    ///
+    /// # Errors
+    /// A recovery dropped what is durable or known to be committed.
+    pub fn check(&self, generation: Generation) -> Result<(), Breach> {
+        let Generation { epoch, recovery_version, .. } = generation;
+        let held = self.generation().map_or(self.durable.epoch, |held| held.epoch);
+        if held >= epoch {
+            return Ok(());
+        }
+        let newest = self.writing.unwrap_or(self.durable).version;
+        let facts = [(newest, "on disk"), (self.known_committed, "as known to be committed")];
+        match facts.into_iter().find(|(version, _)| *version > recovery_version) {
+            None => Ok(()),
+            Some((version, what)) => {
+                let (tag, version_epoch) = (self.tag, held);
+                Err(Breach { tag, what, version, version_epoch, recovery_version, epoch })
+            }
+        }
+    }
+
+    /// Begins a generation, or goes on in it with other ranges.
+    ///
+    /// When it begins, whatever is in memory and not known to be committed is dropped. RV alone
+    /// would not do: a stream that missed an epoch may hold versions that were void by that
+    /// epoch's RV, and yet are below the one of this.
+    ///
+    /// # Errors
+    /// As [`Stream::check`]; nothing has changed.
+    pub fn assign(
+        &mut self,
+        generation: Generation,
+        ranges: Vec<KeyRange>,
+        window_versions: u64,
+    ) -> Result<(), Breach> {
+        self.check(generation)?;
+        // A process that starts anew within an epoch has nothing in memory that could be void.
+        let held = self.generation().map_or(self.durable.epoch, |held| held.epoch);
+        if held < generation.epoch {
+            let sure = self.known_committed.min(generation.recovery_version);
+            self.window.drop_above(sure);
+            self.version = self.version.min(sure);
+        }
+        self.term = Some(Term { generation, ranges, window_versions });
+        Ok(())
+    }
+
+    /// Ends the stream's part in an epoch: nothing is served or made durable until it is assigned
+    /// again.
+    pub fn release(&mut self) {
+        self.term = None;
+    }
+
+    /// Checks a log's answer to a pull after [`Stream::version`].
+    ///
+    /// # Errors
+    /// It is of a newer epoch, or can't be.
+    pub fn accept(&self, answer: PullAnswer) -> Result<Accepted, Unusable> {
+        let PullAnswer { mut entries, mut end, known_committed, generation: newest } = answer;
+        let after = self.version;
+        let Some(generation) = self.generation() else {
+            return Err(Unusable::Misfit { version: end, epoch: Epoch::ZERO, after });
+        };
+        let begun = newest.map_or(Epoch::ZERO, |newest| newest.epoch);
+        if begun > generation.epoch {
+            return Err(Unusable::Superseded(begun));
+        }
+        if begun < generation.epoch {
+            // The log has not dropped yet what lies above RV.
+            entries.retain(|entry| entry.version <= generation.recovery_version);
+            end = end.min(generation.recovery_version);
+        }
+        // No version is between RV and the first one: to be there is to be at RV.
+        if end < generation.first_version {
+            end = end.min(generation.recovery_version);
+        }
+        let mut previous = after;
+        for &Entry { epoch, version, .. } in &entries {
+            let belongs = if version >= generation.first_version {
+                epoch == generation.epoch
+            } else {
+                version <= generation.recovery_version && epoch < generation.epoch
+            };
+            if version <= previous || version > end || !belongs {
+                return Err(Unusable::Misfit { version, epoch, after: previous });
+            }
+            previous = version;
+        }
+        Ok(Accepted { entries, end, known_committed })
+    }
+
+    /// Applies one of the entries of [`Stream::accept`].
+    ///
+    /// # Errors
+    /// The store can't be read; nothing was applied.
+    pub fn apply(&mut self, entry: Entry, store: &dyn Store) -> Result<(), StoreError> {
+        let ranges = self.ranges();
+        let mutations: Vec<Mutation> = entry
+            .messages
+            .into_iter()
+            .filter(|message| message.tag == self.tag)
+            .flat_map(|message| message.mutations)
+            .flat_map(|mutation| within(ranges, mutation))
+            .collect();
+        let base = OnDisk { store, table: records::table(self.tag) };
+        if !self.window.apply(&base, entry.epoch, entry.version, &mutations)? {
+            self.oldest = entry.version;
+        }
+        self.version = entry.version;
+        Ok(())
+    }
+
+    /// Everything up to `end` has been applied.
+    pub fn advance(&mut self, end: Version, known_committed: Version, window_bytes: usize) {
+        self.version = self.version.max(end);
+        self.known_committed = self.known_committed.max(known_committed);
+        self.evict(window_bytes);
+    }
+
+    fn target(&self) -> Version {
+        self.version.min(self.known_committed)
+    }
+
+    /// How soon a [`Stream::flush`] is due.
+    #[must_use]
+    pub fn urgency(&self) -> Urgency {
+        let (durable, target) = (self.durable.version, self.target());
+        if self.writing.is_some() || target <= durable || self.term.is_none() {
+            Urgency::None
+        } else if self.tag == Tag::SYSTEM && self.window.changed(durable, target) {
+            Urgency::Now
+        } else {
+            Urgency::Soon
+        }
+    }
+
+    /// Begins the next step of the durable state, of about `limit` bytes; one at a time.
+    /// [`Stream::flushed`] or [`Stream::unflushed`] follows.
+    ///
+    /// # Errors
+    /// The record can't be written, which is a bug.
+    pub fn flush(&mut self, limit: usize) -> Result<Option<Flush>, RecordError> {
+        if self.urgency() == Urgency::None {
+            return Ok(None);
+        }
+        let (version, changes) = self.window.changes(self.durable.version, self.target(), limit);
+        let position = Position { epoch: self.epoch_at(version), version };
+        assert!(
+            version <= self.known_committed,
+            "only what is known to be committed is made durable"
+        );
+        let table = records::table(self.tag);
+        let mut batch = Batch::new();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.put(table, key.0, value.0),
+                None => batch.delete(table, key.0),
+            };
+        }
+        batch.put(records::META, records::tag_key(self.tag), records::tag_value(position)?);
+        self.writing = Some(position);
+        Ok(Some(Flush { position, batch }))
+    }
+
+    fn epoch_at(&self, version: Version) -> Epoch {
+        match self.generation() {
+            Some(generation) if version >= generation.first_version => generation.epoch,
+            _ => self.window.epoch_at(version).unwrap_or_default().max(self.durable.epoch),
+        }
+    }
+
+    /// The step that was under way is durable.
+    pub fn flushed(&mut self, window_bytes: usize) {
+        if let Some(position) = self.writing.take() {
+            self.durable = position;
+            self.evict(window_bytes);
+        }
+    }
+
+    /// The step that was under way did not happen.
+    pub fn unflushed(&mut self) {
+        self.writing = None;
+    }
+
+    fn evict(&mut self, window_bytes: usize) {
+        let wanted = match &self.term {
+            Some(term) if self.window.bytes() <= window_bytes => {
+                self.version.minus(term.window_versions)
+            }
+            _ => self.version,
+        };
+        self.oldest = self.oldest.max(wanted.min(self.durable.version));
+        self.window.evict(self.oldest.min(self.durable.version));
+    }
+
+    /// Whether a version can be read now.
+    ///
+    /// # Errors
+    /// [`Refusal::Future`] if it may be read later, [`Refusal::TooOld`] if it never will.
+    pub fn readable(&self, version: Version) -> Result<(), Refusal> {
+        let Some(Generation { recovery_version, first_version, .. }) = self.generation() else {
+            let (asked, serving) = (Epoch::ZERO, Epoch::ZERO);
+            return Err(Refusal::Tenure(TenureError::NotBegun { asked, serving }));
+        };
+        let in_gap = version > recovery_version && version < first_version;
+        if version < self.oldest || in_gap {
+            Err(Refusal::TooOld { asked: version, oldest: self.oldest })
+        } else if version > self.version {
+            Err(Refusal::Future { asked: version, at: self.version })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A key's value at a readable version.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn get(
+        &self,
+        key: &Key,
+        version: Version,
+        store: &dyn Store,
+    ) -> Result<Option<Value>, StoreError> {
+        let base = OnDisk { store, table: records::table(self.tag) };
+        self.window.get(&base, key, version)
+    }
+
+    /// A range at a readable version.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn range(
+        &self,
+        range: &KeyRange,
+        version: Version,
+        cut: Cut,
+        store: &dyn Store,
+    ) -> Result<RangeAnswer, StoreError> {
+        let base = OnDisk { store, table: records::table(self.tag) };
+        self.window.range(&base, range, version, cut)
+    }
+}
+
+/// A mutation as far as it is about these ranges: a table is shared with other tags.
+fn within(ranges: &[KeyRange], mutation: Mutation) -> Vec<Mutation> {
+    match mutation {
+        Mutation::ClearRange(cleared) => ranges
+            .iter()
+            .filter_map(|range| range.intersection(&cleared).map(Mutation::ClearRange))
+            .collect(),
+        mutation @ (Mutation::Set { .. } | Mutation::Clear { .. }) => vec![mutation],
+    }
+}
