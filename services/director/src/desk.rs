@@ -71,8 +71,9 @@ impl Desk {
     /// Waits for an appointment to a later epoch than this.
     pub(crate) async fn superseded(&self, serving: Epoch) -> Epoch {
         let mut highest = self.highest.subscribe();
-        match highest.wait_for(|highest| *highest > serving).await {
-            Ok(epoch) => *epoch,
+        let later = highest.wait_for(|highest| *highest > serving).await.map(|epoch| *epoch);
+        match later {
+            Ok(epoch) => epoch,
             Err(_) => std::future::pending().await,
         }
     }

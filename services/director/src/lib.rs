@@ -85,17 +85,20 @@ async fn direct(context: Context, config: Config, desk: Desk) -> Exit {
     };
     let (progress, live) = (desk.progress.clone(), desk.live.clone());
     let reign = Reign::begin(context.clone(), accepted, config.coordinators, progress, live);
+    let mut stopping = false;
     let fatal = tokio::select! {
         biased;
-        () = context.stopping() => Fatal::new("asked to stop"),
+        () = context.stopping() => {
+            stopping = true;
+            Fatal::new("the director was asked to stop")
+        }
         later = desk.superseded(reign.epoch) => Fatal::new(format!("superseded by epoch {later}")),
         Err(fatal) = phases::recover(&reign) => fatal,
     };
-    tracing::error!(epoch = reign.epoch.0, reason = fatal.reason, "the epoch ends");
+    tracing::warn!(epoch = reign.epoch.0, reason = fatal.reason, "the epoch ends");
     // The coordinators first: the next epoch begins on it.
     farewell(&reign, &fatal).await;
-    context.set_exit_reason(fatal.reason.clone());
-    Exit::failure(fatal.reason)
+    if stopping { Exit::clean() } else { Exit::failure(fatal.reason) }
 }
 
 async fn farewell(reign: &Reign, fatal: &Fatal) {

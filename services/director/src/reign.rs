@@ -99,9 +99,14 @@ impl Reign {
     /// Waits for something beside the phases to fail.
     pub(crate) async fn failed(&self) -> Fatal {
         let mut failure = self.failure.subscribe();
-        match failure.wait_for(Option::is_some).await {
-            Ok(fatal) => fatal.clone().unwrap_or_else(|| Fatal::new("failed")),
-            Err(_) => std::future::pending().await,
+        loop {
+            let first = failure.borrow_and_update().clone();
+            if let Some(fatal) = first {
+                return fatal;
+            }
+            if failure.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) async fn run(reign: &Reign, holding: &Holding) -> Result<Locked, Fata
     };
     loop {
         match lock(reign, &recorded).await? {
-            Outcome::Locked(locked) => return Ok(locked),
+            Outcome::Locked(locked) => return Ok(*locked),
             Outcome::Newer(newer) => {
                 tracing::warn!(have = %recorded.stamp(), found = %newer.stamp(), "a log keeps a newer configuration than the coordinators: it is taken up");
                 recorded = *newer;
@@ -55,7 +55,7 @@ pub(crate) async fn run(reign: &Reign, holding: &Holding) -> Result<Locked, Fata
 }
 
 enum Outcome {
-    Locked(Locked),
+    Locked(Box<Locked>),
     Newer(Box<Recorded>),
 }
 
@@ -92,7 +92,7 @@ async fn lock(reign: &Reign, recorded: &Recorded) -> Result<Outcome, Fatal> {
         }
         let wait = match set.judge(reign.elapsed()) {
             Verdict::Newer(newer) => return Ok(Outcome::Newer(newer)),
-            Verdict::Enough => return Ok(Outcome::Locked(locked(recorded, &set))),
+            Verdict::Enough => return Ok(Outcome::Locked(Box::new(locked(recorded, &set)))),
             Verdict::Grace { until } => until.saturating_sub(reign.elapsed()),
             Verdict::NotEnough { lacking } => {
                 reign.stalled(Some(lacking));
