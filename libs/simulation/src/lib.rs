@@ -1,1 +1,149 @@
-//! Under construction.
+//! A world made of one number: seeded network, randomness, clocks, disks and faults over turmoil,
+//! behind the seams of [`plinth_runtime`] and [`plinth_store`]. It knows no service.
+//!
+//! All that happens in it goes into one running hash ([`Trace`]), so that two runs of a seed can be
+//! compared: the same seed must give the same hash.
+//!
+//! **One process a seed.** What a process has done before (task numbers, the keys of the standard
+//! library's hash maps) leaks into a second run; [`child`] runs a test's seeds in processes of their own.
+//!
+//! What a host does must happen in its future. Its factory runs before the host has a clock.
+
+pub mod child;
+mod faults;
+mod network;
+mod random;
+mod time;
+mod trace;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use plinth_runtime::{Random, Runtime};
+use plinth_store::{DiskDelays, SimulatedDisk};
+
+pub use faults::{Faults, When};
+pub use trace::{Trace, TraceHash};
+
+use network::SimulatedNetwork;
+use random::SeededRandom;
+use time::HostClock;
+
+/// How the world is, apart from the seed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Simulated time between two looks at the network; the grain of everything.
+    pub tick: Duration,
+    /// Simulated time after which a run fails.
+    pub duration: Duration,
+    /// How long a message travels between two hosts, in whole milliseconds, mostly near the start.
+    pub latency: RangeInclusive<Duration>,
+    /// How many of the last events are kept as text.
+    pub kept_events: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            tick: Duration::from_millis(1),
+            duration: Duration::from_secs(120),
+            latency: Duration::ZERO..=Duration::from_millis(10),
+            kept_events: 0,
+        }
+    }
+}
+
+/// Segments that one direction of a connection holds. Turmoil panics on one that is lost for want of
+/// room, and its default of 64 is little for a stream of small writes.
+const TCP_SEGMENTS: usize = 65_536;
+
+/// 2030-01-01T00:00:00Z, when every simulation begins.
+const BEGINNING_UNIX_MS: u64 = 1_893_456_000_000;
+
+/// A world from a seed. Hand its parts to the hosts of the [`turmoil::Sim`] that it makes.
+#[derive(Clone)]
+pub struct Simulation {
+    seed: u64,
+    options: Options,
+    trace: Trace,
+    faults: Arc<Faults>,
+}
+
+impl Simulation {
+    /// The world of this seed.
+    #[must_use]
+    pub fn new(seed: u64, options: Options) -> Self {
+        let trace = Trace::new(options.kept_events);
+        let random = SeededRandom::new(seed, "faults", trace.clone());
+        let faults = Arc::new(Faults::new(Arc::new(random), trace.clone()));
+        Simulation { seed, options, trace, faults }
+    }
+
+    /// The number it is made of.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Turmoil's simulation: add hosts and clients to it, then run it.
+    #[must_use]
+    pub fn sim<'a>(&self) -> turmoil::Sim<'a> {
+        turmoil::Builder::new()
+            .rng_seed(self.seed)
+            .epoch(SystemTime::UNIX_EPOCH + Duration::from_millis(BEGINNING_UNIX_MS))
+            .tick_duration(self.options.tick)
+            .simulation_duration(self.options.duration)
+            .min_message_latency(*self.options.latency.start())
+            .max_message_latency(*self.options.latency.end())
+            .tcp_capacity(TCP_SEGMENTS)
+            .enable_random_order()
+            .build()
+    }
+
+    /// The world as a process on this host of the simulation sees it. Several processes on one host,
+    /// or several lives of one, take one each.
+    #[must_use]
+    pub fn runtime(&self, host: &str) -> Runtime {
+        Runtime::new(
+            self.random(host),
+            Arc::new(HostClock::new(BEGINNING_UNIX_MS)),
+            Arc::new(SimulatedNetwork::new(host, self.trace.clone())),
+            self.faults.at(host),
+        )
+    }
+
+    /// An empty disk for a machine of this name. Keep it, and hand its views to the machine's
+    /// processes: it is what outlives them.
+    #[must_use]
+    pub fn disk(&self, machine: &str, delays: DiskDelays) -> SimulatedDisk {
+        let trace = self.trace.clone();
+        let hook =
+            move |machine: &str, event: &plinth_store::DiskEvent<'_>| trace.disk(machine, event);
+        SimulatedDisk::new(
+            machine,
+            self.random(&format!("disk of {machine}")),
+            delays,
+            Some(Arc::new(hook)),
+        )
+    }
+
+    /// A stream of random numbers of its own, by name; the same name begins the same stream again.
+    /// What a test draws from one changes nothing in another.
+    #[must_use]
+    pub fn random(&self, name: &str) -> Arc<dyn Random> {
+        Arc::new(SeededRandom::new(self.seed, name, self.trace.clone()))
+    }
+
+    /// The faults that can be asked for by name.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+}
