@@ -21,7 +21,10 @@ pub(crate) fn read(path: &Path) -> Result<Option<Bytes>, StoreError> {
 
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let (Some(name), Some(directory)) = (path.file_name(), path.parent()) else {
-        return Err(failed(path, &io::Error::new(ErrorKind::InvalidInput, "is not the name of a file")));
+        return Err(failed(
+            path,
+            &io::Error::new(ErrorKind::InvalidInput, "is not the name of a file"),
+        ));
     };
     create_directory(directory)?;
     let mut temporary_name = std::ffi::OsString::from(OWN);
@@ -34,7 +37,12 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     })
 }
 
-fn write_and_rename(temporary: &Path, path: &Path, directory: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_and_rename(
+    temporary: &Path,
+    path: &Path,
+    directory: &Path,
+    bytes: &[u8],
+) -> io::Result<()> {
     let mut file = File::create(temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
@@ -107,7 +115,9 @@ pub(crate) fn lock(directory: &Path) -> Result<Box<dyn DirectoryLock>, StoreErro
     let file = file.map_err(|error| failed(&path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(Box::new(HeldLock(file))),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: directory.display().to_string() }),
+        Err(TryLockError::WouldBlock) => {
+            Err(StoreError::Locked { path: directory.display().to_string() })
+        }
         Err(TryLockError::Error(error)) => Err(failed(&path, &error)),
     }
 }

@@ -51,7 +51,8 @@ impl Disk for RocksDisk {
 
     fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         // The guard holds no data, so there is nothing that a panic could have left half done.
-        let _one_at_a_time = self.replacing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one_at_a_time =
+            self.replacing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         files::replace(path, bytes)
     }
 
@@ -75,13 +76,19 @@ impl Disk for RocksDisk {
         files::lock(directory)
     }
 
-    fn open(&self, directory: &Path, tables: &[Table]) -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>> {
+    fn open(
+        &self,
+        directory: &Path,
+        tables: &[Table],
+    ) -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>> {
         let tuning = Arc::clone(&self.tuning);
         let directory = directory.to_path_buf();
         let tables = tables.to_vec();
         async move {
             let path = directory.clone();
-            let opened = tokio::task::spawn_blocking(move || RocksStore::open(&tuning, &directory, &tables)).await;
+            let opened =
+                tokio::task::spawn_blocking(move || RocksStore::open(&tuning, &directory, &tables))
+                    .await;
             match opened {
                 Ok(opened) => opened.map(|store| Arc::new(store) as Arc<dyn Store>),
                 Err(error) => Err(StoreError::Io {

@@ -14,7 +14,8 @@ const COMPACTION_STOP: usize = 64 << 30;
 /// - The manifest holds the identity; a file of its own for it costs two syncs when a store is made.
 /// - A failed write is not tried again behind our back: it ends the store. (A full disk is another
 ///   matter, and not ruled by this.)
-const BY_NAME: &str = "avoid_flush_during_recovery=true;write_identity_file=false;max_bgerror_resume_count=0";
+const BY_NAME: &str =
+    "avoid_flush_during_recovery=true;write_identity_file=false;max_bgerror_resume_count=0";
 
 /// Limits that all stores of a [`RocksDisk`](crate::RocksDisk) keep to.
 #[derive(Clone, Debug)]
@@ -31,7 +32,12 @@ pub struct RocksOptions {
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        RocksOptions { block_cache: 32 * MIB, write_buffer: 16 * MIB, log_limit: 64 * MIB as u64, open_files: 256 }
+        RocksOptions {
+            block_cache: 32 * MIB,
+            write_buffer: 16 * MIB,
+            log_limit: 64 * MIB as u64,
+            open_files: 256,
+        }
     }
 }
 

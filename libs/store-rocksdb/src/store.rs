@@ -27,9 +27,9 @@ impl Engine {
     }
 
     pub(crate) fn table(&self, table: Table) -> Result<&ColumnFamily, StoreError> {
-        self.db
-            .cf_handle(table)
-            .ok_or_else(|| self.io(format!("table {table} was not declared when the store was opened")))
+        self.db.cf_handle(table).ok_or_else(|| {
+            self.io(format!("table {table} was not declared when the store was opened"))
+        })
     }
 
     /// Refuses everything after a write or a sync has failed: what the operating system still
@@ -69,15 +69,21 @@ pub(crate) struct RocksStore {
 
 impl RocksStore {
     /// Opens the store in a directory. Blocks.
-    pub(crate) fn open(tuning: &Tuning, directory: &Path, tables: &[Table]) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        tuning: &Tuning,
+        directory: &Path,
+        tables: &[Table],
+    ) -> Result<Self, StoreError> {
         files::create_directory(directory)?;
         let path = directory.display().to_string();
         let options = tuning.rocksdb().map_err(|error| classify(&path, error))?;
         // The family that is always there would otherwise come with RocksDB's defaults, whose large
         // buffers it would want to see free on the disk before it recovers from a full one.
-        let names: BTreeSet<&str> = tables.iter().copied().chain([DEFAULT_COLUMN_FAMILY_NAME]).collect();
+        let names: BTreeSet<&str> =
+            tables.iter().copied().chain([DEFAULT_COLUMN_FAMILY_NAME]).collect();
         let families = names.into_iter().map(|name| (name, options.clone()));
-        let db = DB::open_cf_with_opts(&options, directory, families).map_err(|error| classify(&path, error))?;
+        let db = DB::open_cf_with_opts(&options, directory, families)
+            .map_err(|error| classify(&path, error))?;
         let engine = Arc::new(Engine { db, directory: path, failed: OnceLock::new() });
         let writer = Writer::start(Arc::clone(&engine))?;
         Ok(RocksStore { writer, engine })
@@ -86,7 +92,9 @@ impl RocksStore {
     fn accepts(&self, batch: &Batch) -> Result<(), StoreError> {
         self.engine.check()?;
         for change in &batch.0 {
-            let (Change::Put(table, ..) | Change::Delete(table, ..) | Change::DeleteRange(table, ..)) = change;
+            let (Change::Put(table, ..)
+            | Change::Delete(table, ..)
+            | Change::DeleteRange(table, ..)) = change;
             self.engine.table(table)?;
         }
         Ok(())
@@ -97,7 +105,8 @@ impl Store for RocksStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.engine.check()?;
         let family = self.engine.table(table)?;
-        let value = self.engine.db.get_pinned_cf(family, key).map_err(|error| self.engine.error(error))?;
+        let value =
+            self.engine.db.get_pinned_cf(family, key).map_err(|error| self.engine.error(error))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -139,16 +148,20 @@ impl Store for RocksStore {
         Ok(rows)
     }
 
-    fn write(&self, batch: Batch, durability: Durability) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn write(
+        &self,
+        batch: Batch,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
         if let Err(error) = self.accepts(&batch) {
             return futures::future::ready(Err(error)).boxed();
         }
         let outcome = self.writer.queue(batch, durability);
         let directory = self.engine.directory.clone();
         async move {
-            outcome
-                .await
-                .unwrap_or_else(|_| Err(StoreError::Io { path: directory, detail: "its writer has ended".to_owned() }))
+            outcome.await.unwrap_or_else(|_| {
+                Err(StoreError::Io { path: directory, detail: "its writer has ended".to_owned() })
+            })
         }
         .boxed()
     }
@@ -163,11 +176,15 @@ fn classify(path: &str, error: rocksdb::Error) -> StoreError {
         ErrorKind::Corruption => StoreError::Corrupt { path, detail },
         // Incomplete: it is told so as well when the error was there before the write.
         ErrorKind::IOError | ErrorKind::Incomplete
-            if detail.contains("No space left on device") || detail.contains("Disk quota exceeded") =>
+            if detail.contains("No space left on device")
+                || detail.contains("Disk quota exceeded") =>
         {
             StoreError::Full { path }
         }
-        ErrorKind::IOError if detail.contains("lock hold by current process") || detail.contains("While lock file") => {
+        ErrorKind::IOError
+            if detail.contains("lock hold by current process")
+                || detail.contains("While lock file") =>
+        {
             StoreError::Locked { path }
         }
         _ => StoreError::Io { path, detail },

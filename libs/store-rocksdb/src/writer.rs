@@ -81,8 +81,11 @@ impl Writer {
         let shared = Arc::new(Shared::default());
         let far_end = FarEnd(Arc::clone(&shared));
         let refused = Arc::clone(&engine);
-        let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(move || run(&far_end, &engine));
-        let thread = thread.map_err(|error| refused.io(format!("its writer can't be started: {error}")))?;
+        let thread = thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || run(&far_end, &engine));
+        let thread =
+            thread.map_err(|error| refused.io(format!("its writer can't be started: {error}")))?;
         Ok(Writer { shared, thread: Some(thread) })
     }
 
@@ -161,7 +164,9 @@ fn merge(engine: &Engine, jobs: &[Job]) -> Result<WriteBatch, StoreError> {
             Change::Delete(table, key) => together.delete_cf(engine.table(table)?, key),
             // RocksDB takes a reversed range for an error.
             Change::DeleteRange(_, from, to) if from >= to => {}
-            Change::DeleteRange(table, from, to) => together.delete_range_cf(engine.table(table)?, from, to),
+            Change::DeleteRange(table, from, to) => {
+                together.delete_range_cf(engine.table(table)?, from, to)
+            }
         }
     }
     Ok(together)

@@ -28,7 +28,11 @@ async fn a_record_that_was_cut_off_is_dropped() {
     fs::write(&log, &bytes[..bytes.len() - 100]).expect("it is writable");
     let store = open(&*disk, &directory).await;
     for (key, is_there) in [("a", true), ("b", true), ("c", false)] {
-        assert_eq!(store.get("t", key.as_bytes()).expect("it is readable").is_some(), is_there, "{key}");
+        assert_eq!(
+            store.get("t", key.as_bytes()).expect("it is readable").is_some(),
+            is_there,
+            "{key}"
+        );
     }
     put(&*store, "d", "").await;
     drop(store);
@@ -45,7 +49,10 @@ async fn a_damaged_record_with_others_after_it_is_reported() {
     bytes[500] ^= 1;
     fs::write(&log, &bytes).expect("it is writable");
     let refusal = disk.open(&directory, &["t"]).await.err();
-    assert!(matches!(&refusal, Some(StoreError::Corrupt { path, .. }) if Path::new(path) == directory), "{refusal:?}");
+    assert!(
+        matches!(&refusal, Some(StoreError::Corrupt { path, .. }) if Path::new(path) == directory),
+        "{refusal:?}"
+    );
     assert!(!files(&directory, ".log").is_empty(), "what is damaged is kept for inspection");
 }
 

@@ -19,7 +19,9 @@ fn a_full_disk_is_reported_and_recovers_when_there_is_space() {
     let unshare = |script: &str| {
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "--mount", "sh", "-ec", script]);
-        command.env(DIRECTORY, &directory).env("SELF", std::env::current_exe().expect("this executable"));
+        command
+            .env(DIRECTORY, &directory)
+            .env("SELF", std::env::current_exe().expect("this executable"));
         command.output()
     };
     let mount = format!("mount -t tmpfs -o size=16m none \"${DIRECTORY}\"");
@@ -27,7 +29,8 @@ fn a_full_disk_is_reported_and_recovers_when_there_is_space() {
         println!("not run: this machine lets no test mount a file system");
         return;
     }
-    let output = unshare(&format!("{mount}; exec \"$SELF\" --exact full::child --nocapture")).expect("it starts");
+    let output = unshare(&format!("{mount}; exec \"$SELF\" --exact full::child --nocapture"))
+        .expect("it starts");
     assert!(
         output.status.success(),
         "{}\n{}",
@@ -58,7 +61,8 @@ async fn child() {
         }
     };
     assert!(matches!(refusal, StoreError::Full { .. }), "{refusal:?}");
-    let file = disk.write_file(&directory.join("file"), &vec![0; 1 << 20]);
+    // RocksDB may have given back some space by now, but not as much as the whole file system has.
+    let file = disk.write_file(&directory.join("file"), &vec![0; 16 << 20]);
     assert!(matches!(file, Err(StoreError::Full { .. })), "{file:?}");
     assert!(store.get("t", b"before").expect("reads go on").is_some());
 
@@ -88,6 +92,9 @@ fn assert_everything(store: &dyn Store, written: u32) {
         assert!(store.get("t", key.as_bytes()).expect("it is readable").is_some(), "{key}");
     }
     for number in 0..=written {
-        assert!(store.get("t", &number.to_be_bytes()).expect("it is readable").is_some(), "{number}");
+        assert!(
+            store.get("t", &number.to_be_bytes()).expect("it is readable").is_some(),
+            "{number}"
+        );
     }
 }

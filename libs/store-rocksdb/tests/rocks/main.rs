@@ -38,7 +38,8 @@ async fn put(store: &dyn Store, key: &str, value: impl Into<Vec<u8>>) {
 fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).expect("it is readable");
     let paths = entries.map(|entry| entry.expect("it is readable").path());
-    let mut found: Vec<PathBuf> = paths.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
+    let mut found: Vec<PathBuf> =
+        paths.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
     found.sort();
     found
 }

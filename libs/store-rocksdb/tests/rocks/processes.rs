@@ -30,7 +30,9 @@ impl Running {
     /// The next number it acknowledged.
     fn acknowledged(&mut self) -> u32 {
         let mut numbers = self.lines.by_ref().map_while(Result::ok);
-        numbers.find_map(|line| line.strip_prefix("acknowledged ")?.parse().ok()).expect("it goes on")
+        numbers
+            .find_map(|line| line.strip_prefix("acknowledged ")?.parse().ok())
+            .expect("it goes on")
     }
 }
 
@@ -56,7 +58,8 @@ async fn child() {
     for number in 0_u32.. {
         let mut batch = Batch::new();
         batch.put("t", number.to_be_bytes().to_vec(), "");
-        let durability = if number.is_multiple_of(3) { Durability::Synced } else { Durability::Buffered };
+        let durability =
+            if number.is_multiple_of(3) { Durability::Synced } else { Durability::Buffered };
         store.write(batch, durability).await.expect("the write succeeds");
         println!("acknowledged {number}");
     }
