@@ -85,7 +85,13 @@ fn get(store: &dyn Store, table: Table, key: &[u8]) -> Option<Bytes> {
     store.get(table, key).expect("the read succeeds")
 }
 
-fn scan(store: &dyn Store, from: &[u8], to: Option<&[u8]>, direction: Direction, limit: usize) -> Vec<String> {
+fn scan(
+    store: &dyn Store,
+    from: &[u8],
+    to: Option<&[u8]>,
+    direction: Direction,
+    limit: usize,
+) -> Vec<String> {
     keys(&store.scan("left", from, to, direction, limit).expect("the scan succeeds"))
 }
 
@@ -159,10 +165,14 @@ pub async fn values_and_keys_are_any_bytes(disk: &dyn Disk, scratch: &Path) {
 }
 
 /// Ranges are half open; one that is empty or reversed removes nothing.
-pub async fn a_range_is_removed_from_its_first_to_before_its_second(disk: &dyn Disk, scratch: &Path) {
+pub async fn a_range_is_removed_from_its_first_to_before_its_second(
+    disk: &dyn Disk,
+    scratch: &Path,
+) {
     let store = open(disk, scratch).await;
     fill(&*store, &["a", "b", "c", "d"]).await;
-    write(&*store, |batch| _ = batch.delete_range("left", "b", "b").delete_range("left", "d", "a")).await;
+    write(&*store, |batch| _ = batch.delete_range("left", "b", "b").delete_range("left", "d", "a"))
+        .await;
     assert_eq!(all(&*store), ["a", "b", "c", "d"]);
     write(&*store, |batch| _ = batch.delete_range("left", "b", "d")).await;
     assert_eq!(all(&*store), ["a", "d"]);
@@ -282,7 +292,8 @@ pub async fn scans_keep_to_their_limit(disk: &dyn Disk, scratch: &Path) {
 pub async fn scans_go_both_ways(disk: &dyn Disk, scratch: &Path) {
     let store = open(disk, scratch).await;
     write(&*store, |batch| _ = batch.put("left", "a", "1").put("left", "b", "2")).await;
-    let mut forward = store.scan("left", b"", None, Direction::Forward, 9).expect("the scan succeeds");
+    let mut forward =
+        store.scan("left", b"", None, Direction::Forward, 9).expect("the scan succeeds");
     let reverse = store.scan("left", b"", None, Direction::Reverse, 9).expect("the scan succeeds");
     assert_eq!(forward, [("a".into(), "1".into()), ("b".into(), "2".into())]);
     forward.reverse();

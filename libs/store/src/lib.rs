@@ -77,7 +77,12 @@ impl Batch {
         Batch::default()
     }
     /// Adds a put.
-    pub fn put(&mut self, table: Table, key: impl Into<Bytes>, value: impl Into<Bytes>) -> &mut Self {
+    pub fn put(
+        &mut self,
+        table: Table,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> &mut Self {
         self.0.push(Change::Put(table, key.into(), value.into()));
         self
     }
@@ -87,7 +92,12 @@ impl Batch {
         self
     }
     /// Adds the removal of a range.
-    pub fn delete_range(&mut self, table: Table, from: impl Into<Bytes>, to: impl Into<Bytes>) -> &mut Self {
+    pub fn delete_range(
+        &mut self,
+        table: Table,
+        from: impl Into<Bytes>,
+        to: impl Into<Bytes>,
+    ) -> &mut Self {
         self.0.push(Change::DeleteRange(table, from.into(), to.into()));
         self
     }
@@ -143,7 +153,11 @@ pub trait Store: Send + Sync {
     /// Applies a batch atomically. Calls take effect in their order even if their futures are
     /// polled in another; the write is queued by the call itself, not by the first poll.
     /// Concurrent synced writes share one sync.
-    fn write(&self, batch: Batch, durability: Durability) -> BoxFuture<'static, Result<(), StoreError>>;
+    fn write(
+        &self,
+        batch: Batch,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<(), StoreError>>;
 }
 
 /// A held directory. Dropping it lets the next process in.
@@ -195,5 +209,9 @@ pub trait Disk: Send + Sync {
 
     /// Opens the store in a directory, making it where it is missing. `tables` must hold every
     /// table that was ever opened there.
-    fn open(&self, directory: &Path, tables: &[Table]) -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>;
+    fn open(
+        &self,
+        directory: &Path,
+        tables: &[Table],
+    ) -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>>;
 }

@@ -44,7 +44,8 @@ pub fn seal<T: Serialize>(format: u8, value: &T) -> Result<Bytes, RecordError> {
 /// # Errors
 /// Any [`RecordError`].
 pub fn open<T: DeserializeOwned>(format: u8, bytes: &[u8]) -> Result<T, RecordError> {
-    let (&[found, a, b, c, d], body) = bytes.split_first_chunk::<HEADER>().ok_or(RecordError::Checksum)?;
+    let (&[found, a, b, c, d], body) =
+        bytes.split_first_chunk::<HEADER>().ok_or(RecordError::Checksum)?;
     if checksum(found, body) != u32::from_le_bytes([a, b, c, d]) {
         return Err(RecordError::Checksum);
     }

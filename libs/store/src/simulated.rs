@@ -148,7 +148,12 @@ pub struct SimulatedDisk {
 impl SimulatedDisk {
     /// An empty disk for a machine of this name. `random` decides delays and what outlives a crash.
     #[must_use]
-    pub fn new(machine: &str, random: Arc<dyn Random>, delays: DiskDelays, hook: Option<DiskHook>) -> Self {
+    pub fn new(
+        machine: &str,
+        random: Arc<dyn Random>,
+        delays: DiskDelays,
+        hook: Option<DiskHook>,
+    ) -> Self {
         let mut platter = Platter::new(machine, random, delays, hook);
         let process = platter.new_process();
         SimulatedDisk { platter: SharedPlatter(Arc::new(Mutex::new(platter))), process }
@@ -256,7 +261,11 @@ impl Disk for SimulatedDisk {
         Ok(Box::new(HeldLock { platter: self.platter.clone(), id }))
     }
 
-    fn open(&self, directory: &Path, tables: &[Table]) -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>> {
+    fn open(
+        &self,
+        directory: &Path,
+        tables: &[Table],
+    ) -> BoxFuture<'static, Result<Arc<dyn Store>, StoreError>> {
         let platter = self.platter.clone();
         let process = self.process;
         let directory = directory.to_path_buf();

@@ -37,7 +37,9 @@ impl Content {
     /// A table of a batch that was not declared, if there is any.
     pub(super) fn undeclared(&self, batch: &Batch) -> Option<Table> {
         let tables = batch.0.iter().map(|change| match change {
-            Change::Put(table, ..) | Change::Delete(table, ..) | Change::DeleteRange(table, ..) => *table,
+            Change::Put(table, ..) | Change::Delete(table, ..) | Change::DeleteRange(table, ..) => {
+                *table
+            }
         });
         tables.into_iter().find(|table| !self.current.contains_key(table))
     }
@@ -71,7 +73,8 @@ impl Content {
         }
         self.current.clone_from(&self.synced);
         let current = &self.current;
-        self.damaged.retain(|(table, key)| current.get(table).is_some_and(|rows| rows.contains_key(key)));
+        self.damaged
+            .retain(|(table, key)| current.get(table).is_some_and(|rows| rows.contains_key(key)));
     }
 
     /// Damages a row, if there is one.
@@ -84,9 +87,15 @@ impl Content {
         true
     }
 
-    pub(super) fn get(&self, directory: &Path, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    pub(super) fn get(
+        &self,
+        directory: &Path,
+        table: Table,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
         let row = self.rows(directory, table)?.get_key_value(key);
-        row.map(|(key, value)| self.intact(directory, table, key, value).map(|(_, value)| value)).transpose()
+        row.map(|(key, value)| self.intact(directory, table, key, value).map(|(_, value)| value))
+            .transpose()
     }
 
     pub(super) fn scan(
@@ -113,7 +122,13 @@ impl Content {
         self.current.get(table).ok_or_else(|| undeclared_table(directory, table))
     }
 
-    fn intact(&self, directory: &Path, table: Table, key: &Bytes, value: &Bytes) -> Result<(Bytes, Bytes), StoreError> {
+    fn intact(
+        &self,
+        directory: &Path,
+        table: Table,
+        key: &Bytes,
+        value: &Bytes,
+    ) -> Result<(Bytes, Bytes), StoreError> {
         if !self.damaged.is_empty() && self.damaged.contains(&(table, key.clone())) {
             return Err(StoreError::Corrupt {
                 path: directory.display().to_string(),
@@ -158,7 +173,8 @@ fn apply(tables: &mut BTreeMap<Table, Rowset>, batch: &Batch) {
                 let Some(bounds) = bounds(from, Some(to)) else {
                     continue;
                 };
-                let gone: Vec<Bytes> = rows.range::<[u8], _>(bounds).map(|(key, _)| key.clone()).collect();
+                let gone: Vec<Bytes> =
+                    rows.range::<[u8], _>(bounds).map(|(key, _)| key.clone()).collect();
                 for key in gone {
                     rows.remove(&key);
                 }

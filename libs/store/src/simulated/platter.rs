@@ -54,7 +54,12 @@ pub(super) struct Platter {
 }
 
 impl Platter {
-    pub(super) fn new(machine: &str, random: Arc<dyn Random>, delays: DiskDelays, hook: Option<DiskHook>) -> Self {
+    pub(super) fn new(
+        machine: &str,
+        random: Arc<dyn Random>,
+        delays: DiskDelays,
+        hook: Option<DiskHook>,
+    ) -> Self {
         Platter {
             machine: machine.to_owned(),
             random,
@@ -155,7 +160,9 @@ impl Platter {
 
     fn make_parents(&mut self, path: &Path) -> Result<(), StoreError> {
         let parents = || path.ancestors().skip(1);
-        if let Some(file) = parents().find(|parent| matches!(self.nodes.get(*parent), Some(Node::File { .. }))) {
+        if let Some(file) =
+            parents().find(|parent| matches!(self.nodes.get(*parent), Some(Node::File { .. })))
+        {
             return Err(io(file, "is not a directory"));
         }
         for parent in parents() {
@@ -191,7 +198,9 @@ impl Platter {
         move_keys(&mut self.locks, from, to);
         move_keys(&mut self.stores, from, to);
         // An engine whose files are moved away under it can't go on.
-        for store in self.stores.range_mut(to.to_path_buf()..).take_while(|(path, _)| path.starts_with(to)) {
+        for store in
+            self.stores.range_mut(to.to_path_buf()..).take_while(|(path, _)| path.starts_with(to))
+        {
             store.1.close(&*self.random);
         }
         self.emit(&DiskEvent::Renamed { from, to });
@@ -206,7 +215,11 @@ impl Platter {
         Ok(())
     }
 
-    pub(super) fn lock_directory(&mut self, directory: &Path, process: u64) -> Result<u64, StoreError> {
+    pub(super) fn lock_directory(
+        &mut self,
+        directory: &Path,
+        process: u64,
+    ) -> Result<u64, StoreError> {
         if self.locks.contains_key(directory) {
             return Err(StoreError::Locked { path: directory.display().to_string() });
         }
@@ -251,10 +264,9 @@ impl Platter {
                 detail: "a record of the write-ahead log does not match its checksum".to_owned(),
             });
         }
-        store
-            .content
-            .declare(tables)
-            .map_err(|table| io(directory, &format!("table {table} exists there and was not declared")))?;
+        store.content.declare(tables).map_err(|table| {
+            io(directory, &format!("table {table} exists there and was not declared"))
+        })?;
         store.schedule = Schedule::default();
         store.failed = None;
         store.fail_next_sync = false;
@@ -264,7 +276,12 @@ impl Platter {
     }
 
     /// The content of an open store as of now, for reading.
-    pub(super) fn readable(&mut self, directory: &Path, handle: u64, now: Instant) -> Result<&Content, StoreError> {
+    pub(super) fn readable(
+        &mut self,
+        directory: &Path,
+        handle: u64,
+        now: Instant,
+    ) -> Result<&Content, StoreError> {
         self.advance(directory, handle, now);
         let store = self.stores.get(directory).filter(|store| store.is_held_by(handle));
         let store = store.ok_or_else(|| handle_is_gone(directory))?;
@@ -297,10 +314,16 @@ impl Platter {
     }
 
     /// Does what is due by now at an open store, and answers until when it is busy.
-    pub(super) fn advance(&mut self, directory: &Path, handle: u64, now: Instant) -> Option<Instant> {
+    pub(super) fn advance(
+        &mut self,
+        directory: &Path,
+        handle: u64,
+        now: Instant,
+    ) -> Option<Instant> {
         let store = self.stores.get_mut(directory).filter(|store| store.is_held_by(handle))?;
         let (random, delays) = (&*self.random, &self.delays);
-        let mut delay = |syncs: bool| draw(random, if syncs { &delays.sync } else { &delays.write });
+        let mut delay =
+            |syncs: bool| draw(random, if syncs { &delays.sync } else { &delays.write });
         while let Some(group) = store.schedule.finished(now, &mut delay) {
             let mut report = |event: &DiskEvent<'_>| emit(self.hook.as_ref(), &self.machine, event);
             store.finish(directory, group, self.full, &mut self.counts, &mut report);
@@ -344,7 +367,9 @@ impl Platter {
     }
 
     fn end_life(&mut self, process: u64) {
-        if let Some(life) = usize::try_from(process).ok().and_then(|index| self.lives.get_mut(index)) {
+        if let Some(life) =
+            usize::try_from(process).ok().and_then(|index| self.lives.get_mut(index))
+        {
             *life += 1;
         }
     }

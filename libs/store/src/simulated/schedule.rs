@@ -48,7 +48,11 @@ impl Schedule {
 
     /// The next group that is done by `now`, in order; to be called until there is none. `delay`
     /// says how long a group takes, given whether it syncs; it is asked once a group.
-    pub(super) fn finished(&mut self, now: Instant, delay: &mut dyn FnMut(bool) -> Duration) -> Option<Group> {
+    pub(super) fn finished(
+        &mut self,
+        now: Instant,
+        delay: &mut dyn FnMut(bool) -> Duration,
+    ) -> Option<Group> {
         if self.under_way.is_none() {
             self.start(delay);
         }
@@ -72,7 +76,8 @@ impl Schedule {
         };
         let starts_at = self.free_at.map_or(first.queued_at, |free| free.max(first.queued_at));
         let together = self.queue.iter().take_while(|write| write.queued_at <= starts_at).count();
-        let mut group = Group { writes: self.queue.drain(..together).collect(), ends_at: starts_at };
+        let mut group =
+            Group { writes: self.queue.drain(..together).collect(), ends_at: starts_at };
         group.ends_at += delay(group.syncs());
         self.under_way = Some(group);
     }

@@ -27,7 +27,11 @@ impl SimulatedStore {
 impl Store for SimulatedStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let mut platter = self.platter.lock();
-        platter.readable(&self.directory, self.handle, Instant::now())?.get(&self.directory, table, key)
+        platter.readable(&self.directory, self.handle, Instant::now())?.get(
+            &self.directory,
+            table,
+            key,
+        )
     }
 
     fn scan(
@@ -43,12 +47,24 @@ impl Store for SimulatedStore {
         content.scan(&self.directory, table, (from, to), direction, limit)
     }
 
-    fn write(&self, batch: Batch, durability: Durability) -> BoxFuture<'static, Result<(), StoreError>> {
-        let queued = self.platter.lock().queue_write(&self.directory, self.handle, batch, durability, Instant::now());
+    fn write(
+        &self,
+        batch: Batch,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
+        let queued = self.platter.lock().queue_write(
+            &self.directory,
+            self.handle,
+            batch,
+            durability,
+            Instant::now(),
+        );
         match queued {
             Ok(done) => {
                 let directory = self.directory.clone();
-                Waiting { platter: self.platter.clone(), directory, handle: self.handle, done }.outcome().boxed()
+                Waiting { platter: self.platter.clone(), directory, handle: self.handle, done }
+                    .outcome()
+                    .boxed()
             }
             Err(error) => futures::future::ready(Err(error)).boxed(),
         }
@@ -72,10 +88,13 @@ struct Waiting {
 impl Waiting {
     async fn outcome(mut self) -> Result<(), StoreError> {
         loop {
-            let busy_until = self.platter.lock().advance(&self.directory, self.handle, Instant::now());
+            let busy_until =
+                self.platter.lock().advance(&self.directory, self.handle, Instant::now());
             match (self.done.try_recv(), busy_until) {
                 (Ok(result), _) => return result,
-                (Err(TryRecvError::Empty), Some(instant)) => tokio::time::sleep_until(instant).await,
+                (Err(TryRecvError::Empty), Some(instant)) => {
+                    tokio::time::sleep_until(instant).await
+                }
                 (Err(_), _) => return Err(handle_is_gone(&self.directory)),
             }
         }

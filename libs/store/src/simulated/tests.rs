@@ -37,7 +37,10 @@ struct Seeded(AtomicU64);
 
 impl Random for Seeded {
     fn next_u64(&self) -> u64 {
-        let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self
+            .0
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+            .wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -128,7 +131,10 @@ async fn a_process_crash_keeps_what_was_written_and_ends_handles_and_locks() {
 
     mine.process_crash();
     assert!(matches!(store.get("t", b"k"), Err(StoreError::Io { .. })));
-    assert!(matches!(store.write(put(b"late"), Durability::Synced).await, Err(StoreError::Io { .. })));
+    assert!(matches!(
+        store.write(put(b"late"), Durability::Synced).await,
+        Err(StoreError::Io { .. })
+    ));
     assert!(has(
         &*{
             their_store.write(put(b"k"), Durability::Synced).await.unwrap();
@@ -173,7 +179,8 @@ async fn writes_that_wait_share_one_sync() {
     let store = open(&disk).await;
     let start = tokio::time::Instant::now();
     let first = store.write(put(b"first"), Durability::Synced);
-    let others: Vec<_> = (0..5_u8).map(|key| store.write(put(&[key]), Durability::Synced)).collect();
+    let others: Vec<_> =
+        (0..5_u8).map(|key| store.write(put(&[key]), Durability::Synced)).collect();
     assert!(!has(&*store, b"first"), "it is not seen before it is written");
     first.await.unwrap();
     assert_eq!(start.elapsed(), delay);
@@ -194,7 +201,10 @@ async fn a_damaged_row_is_reported_until_it_is_written_again() {
     assert!(!disk.corrupt_row(here(), "t", b"x"));
     assert!(disk.corrupt_row(here(), "t", b"b"));
     assert!(matches!(store.get("t", b"b"), Err(StoreError::Corrupt { .. })));
-    assert!(matches!(store.scan("t", b"a", None, Direction::Forward, 9), Err(StoreError::Corrupt { .. })));
+    assert!(matches!(
+        store.scan("t", b"a", None, Direction::Forward, 9),
+        Err(StoreError::Corrupt { .. })
+    ));
     assert!(store.scan("t", b"a", Some(b"b"), Direction::Forward, 9).is_ok());
     assert!(has(&*store, b"c"));
     store.write(put(b"b"), Durability::Synced).await.unwrap();
@@ -276,7 +286,8 @@ async fn the_same_seed_gives_the_same_events() {
             let at = start.elapsed().as_nanos();
             sink.lock().unwrap().push(format!("{at} {machine} {event:?}"));
         };
-        let disk = SimulatedDisk::new("m", seeded(seed), DiskDelays::default(), Some(Arc::new(hook)));
+        let disk =
+            SimulatedDisk::new("m", seeded(seed), DiskDelays::default(), Some(Arc::new(hook)));
         let store = open(&disk).await;
         for number in 0..20_u8 {
             let first = store.write(put(&[number]), Durability::Synced);
@@ -367,7 +378,11 @@ proptest! {
 
 fn agrees(store: &dyn Store, history: &[(u8, u8)]) -> bool {
     (0..4_u8).all(|key| {
-        let last = history.iter().rev().find(|(other, _)| *other == key).map(|(_, number)| Bytes::from(vec![*number]));
+        let last = history
+            .iter()
+            .rev()
+            .find(|(other, _)| *other == key)
+            .map(|(_, number)| Bytes::from(vec![*number]));
         store.get("t", &[key]).unwrap() == last && store.get("t", &[key + 100]).unwrap() == last
     })
 }
