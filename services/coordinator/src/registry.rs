@@ -164,8 +164,8 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_report_counts_for_three_seconds() {
+    #[test]
+    fn a_report_counts_for_three_seconds() {
         let mut registry = Registry::default();
         let start = Instant::now();
         assert!(registry.report(start, report("a", &[1], None)));
@@ -175,8 +175,8 @@ mod tests {
         assert_eq!(registry.nodes(start + Duration::from_secs(5)).count(), 0);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_spent_director_is_never_chosen_again() {
+    #[test]
+    fn a_spent_director_is_never_chosen_again() {
         let mut registry = Registry::default();
         let now = Instant::now();
         registry.report(now, report("a", &[1], None));
@@ -191,8 +191,8 @@ mod tests {
         assert_eq!(chosen, [2, 1]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_node_counts_only_with_this_clusters_id_written() {
+    #[test]
+    fn a_node_counts_only_with_this_clusters_id_written() {
         let mut registry = Registry::default();
         let now = Instant::now();
         registry.report(now, report("a", &[], Some(ClusterId(1))));

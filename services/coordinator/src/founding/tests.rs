@@ -1,0 +1,277 @@
+//! However messages are lost and delayed, whoever proposes and whoever loses its store: two
+//! foundings never both have enough members to elect a leader.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plinth_types::{Epoch, ServiceKind, ServiceName, Version};
+use proptest::prelude::*;
+
+use super::*;
+
+const COORDINATORS: u32 = 3;
+
+fn name(number: u32) -> ServiceRef {
+    let node = format!("node-{number}").parse().unwrap();
+    ServiceRef::new(ServiceName::new(ServiceKind::Coordinator, 1), node)
+}
+
+fn founding(group: u128) -> Founding {
+    Founding {
+        group: GroupId(group),
+        members: vec![],
+        recorded: None,
+        epoch_floor: Epoch::ZERO,
+        version_floor: Version::ZERO,
+        source: "default".to_owned(),
+        storage: None,
+    }
+}
+
+fn plan(quorum: Quorum, group: u128) -> Plan {
+    Plan {
+        members: (0..COORDINATORS).map(|n| (name(n), format!("host-{n}:1"))).collect(),
+        quorum,
+        renounce: vec![],
+        founding: founding(group),
+    }
+}
+
+/// A coordinator: its identity and its part.
+#[derive(Clone, Debug)]
+struct Coordinator {
+    raft_id: u64,
+    acceptor: Acceptor,
+}
+
+/// A proposer in the middle of a ballot, as its messages come and go.
+#[derive(Clone, Debug)]
+struct Proposer {
+    plan: Plan,
+    ballot: u64,
+    promises: BTreeMap<ServiceRef, Promise>,
+    proposed: Option<Founding>,
+    accepted: BTreeSet<ServiceRef>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Begin { proposer: usize, round: u8 },
+    Promise { proposer: usize, at: u32 },
+    Propose { proposer: usize },
+    Accept { proposer: usize, at: u32 },
+    Choose { proposer: usize, at: u32 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let proposer = 0..3usize;
+    let at = 0..COORDINATORS;
+    prop_oneof![
+        1 => (proposer.clone(), 0..6u8).prop_map(|(proposer, round)| Step::Begin { proposer, round }),
+        4 => (proposer.clone(), at.clone()).prop_map(|(proposer, at)| Step::Promise { proposer, at }),
+        2 => proposer.clone().prop_map(|proposer| Step::Propose { proposer }),
+        4 => (proposer.clone(), at.clone()).prop_map(|(proposer, at)| Step::Accept { proposer, at }),
+        4 => (proposer, at).prop_map(|(proposer, at)| Step::Choose { proposer, at }),
+    ]
+}
+
+struct World {
+    quorum: Quorum,
+    coordinators: Vec<Coordinator>,
+    proposers: Vec<Proposer>,
+    groups: u128,
+    /// Foundings by group, as they were proposed.
+    foundings: BTreeMap<GroupId, Founding>,
+}
+
+impl World {
+    fn new(quorum: Quorum) -> World {
+        let proposer = |index: usize| Proposer {
+            plan: plan(quorum, index as u128 + 1),
+            ballot: 0,
+            promises: BTreeMap::new(),
+            proposed: None,
+            accepted: BTreeSet::new(),
+        };
+        World {
+            quorum,
+            coordinators: (0..COORDINATORS)
+                .map(|n| Coordinator { raft_id: u64::from(n) + 1, acceptor: Acceptor::default() })
+                .collect(),
+            proposers: (0..3).map(proposer).collect(),
+            groups: 100,
+            foundings: BTreeMap::new(),
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Begin { proposer, round } => {
+                self.groups += 1;
+                let fresh = plan(self.quorum, self.groups);
+                // Two proposers may even come to the same ballot.
+                self.proposers[proposer] = Proposer {
+                    plan: fresh,
+                    ballot: next_ballot(u64::from(round) << 32, proposer as u64 / 2),
+                    promises: BTreeMap::new(),
+                    proposed: None,
+                    accepted: BTreeSet::new(),
+                };
+            }
+            Step::Promise { proposer, at } => {
+                let coordinator = &mut self.coordinators[at as usize];
+                let raft_id = coordinator.raft_id;
+                let proposer = &mut self.proposers[proposer];
+                let promise = coordinator.acceptor.promise(proposer.ballot, &[], raft_id);
+                proposer.promises.entry(name(at)).or_insert(promise);
+            }
+            Step::Propose { proposer } => {
+                let proposer = &mut self.proposers[proposer];
+                if proposer.proposed.is_none()
+                    && let Verdict::Propose(founding) = proposer.plan.weigh(&proposer.promises)
+                {
+                    self.foundings.entry(founding.group).or_insert_with(|| founding.clone());
+                    proposer.proposed = Some(founding);
+                }
+            }
+            Step::Accept { proposer, at } => {
+                let proposer = &mut self.proposers[proposer];
+                let Some(founding) = &proposer.proposed else { return };
+                let is_member = founding.members.iter().any(|member| member.service == name(at));
+                let acceptor = &mut self.coordinators[at as usize].acceptor;
+                if is_member && acceptor.accept(proposer.ballot, founding.clone()) {
+                    proposer.accepted.insert(name(at));
+                }
+            }
+            Step::Choose { proposer, at } => {
+                let proposer = &self.proposers[proposer];
+                let Some(founding) = &proposer.proposed else { return };
+                let is_member = founding.members.iter().any(|member| member.service == name(at));
+                if is_member && proposer.plan.is_enough(proposer.accepted.len()) {
+                    self.coordinators[at as usize].acceptor.choose(proposer.ballot, founding);
+                }
+            }
+        }
+    }
+
+    /// The groups that have a majority of their members.
+    fn able(&self) -> Vec<GroupId> {
+        let mut acting: BTreeMap<GroupId, usize> = BTreeMap::new();
+        for coordinator in &self.coordinators {
+            if let Some(group) = coordinator.acceptor.active_group() {
+                *acting.entry(group).or_default() += 1;
+            }
+        }
+        acting
+            .into_iter()
+            .filter(|(group, count)| *count > self.foundings[group].members.len() / 2)
+            .map(|(group, _)| group)
+            .collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn two_foundings_never_both_come_to_life(
+        all in any::<bool>(),
+        steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        let mut world = World::new(if all { Quorum::All } else { Quorum::Majority });
+        let mut came_to_life: BTreeSet<GroupId> = BTreeSet::new();
+        let mut chosen: BTreeSet<GroupId> = BTreeSet::new();
+        for step in steps {
+            world.take(step);
+            came_to_life.extend(world.able());
+            prop_assert!(came_to_life.len() <= 1, "{came_to_life:?}");
+            if all {
+                let groups = world.coordinators.iter().filter_map(|c| c.acceptor.active_group());
+                chosen.extend(groups);
+                prop_assert!(chosen.len() <= 1, "at a cold start {chosen:?} were chosen");
+            }
+        }
+    }
+
+    #[test]
+    fn promises_never_go_back(
+        ballots in proptest::collection::vec((any::<bool>(), 0..50u64), 1..50),
+    ) {
+        let mut acceptor = Acceptor::default();
+        for (is_promise, ballot) in ballots {
+            let before = acceptor.promised;
+            if is_promise {
+                let promise = acceptor.promise(ballot, &[], 1);
+                prop_assert_eq!(promise.granted, ballot > before);
+            } else {
+                prop_assert_eq!(acceptor.accept(ballot, founding(1)), ballot >= before);
+            }
+            prop_assert!(acceptor.promised >= before);
+        }
+    }
+}
+
+/// Everybody takes part: one ballot founds.
+fn found(coordinators: &mut [Coordinator], plan: &Plan, ballot: u64) -> Option<Founding> {
+    let promises = coordinators
+        .iter_mut()
+        .enumerate()
+        .map(|(n, one)| {
+            (name(n as u32), one.acceptor.promise(ballot, &plan.renounce, one.raft_id))
+        })
+        .collect();
+    let Verdict::Propose(founding) = plan.weigh(&promises) else { return None };
+    let accepted =
+        coordinators.iter_mut().filter_map(|c| c.acceptor.accept(ballot, founding.clone()).then_some(()));
+    assert_eq!(accepted.count(), coordinators.len());
+    Some(founding)
+}
+
+#[test]
+fn a_founding_that_was_accepted_is_taken_up_by_the_next_proposer() {
+    let mut world = World::new(Quorum::All);
+    let first = found(&mut world.coordinators, &plan(Quorum::All, 7), next_ballot(0, 1)).unwrap();
+    let next = next_ballot(next_ballot(0, 1), 2);
+    let second = found(&mut world.coordinators, &plan(Quorum::All, 8), next).unwrap();
+    assert_eq!(second, first);
+}
+
+#[test]
+fn a_founding_whose_member_has_lost_its_store_is_given_up() {
+    let mut world = World::new(Quorum::All);
+    found(&mut world.coordinators, &plan(Quorum::All, 7), next_ballot(0, 1)).unwrap();
+    world.coordinators[1] = Coordinator { raft_id: 99, acceptor: Acceptor::default() };
+    let next = next_ballot(next_ballot(0, 1), 2);
+    let second = found(&mut world.coordinators, &plan(Quorum::All, 8), next).unwrap();
+    assert_eq!(second.group, GroupId(8));
+    assert!(second.members.iter().any(|member| member.raft_id == 99));
+}
+
+#[test]
+fn a_member_of_a_group_promises_nothing_until_it_renounces_it() {
+    let mut acceptor = Acceptor::default();
+    assert!(acceptor.promise(1, &[], 1).granted);
+    assert!(acceptor.accept(1, founding(7)));
+    assert!(acceptor.choose(1, &founding(7)));
+    let refused = acceptor.promise(2, &[GroupId(8)], 1);
+    assert_eq!((refused.granted, refused.group), (false, Some(GroupId(7))));
+    assert!(!acceptor.accept(2, founding(8)));
+    assert!(!acceptor.choose(2, &founding(8)));
+    let granted = acceptor.promise(2, &[GroupId(7)], 1);
+    assert_eq!((granted.granted, granted.group), (true, None));
+    assert_eq!(acceptor.active_group(), None);
+    assert!(acceptor.accept(2, founding(8)) && acceptor.choose(2, &founding(8)));
+    assert_eq!(acceptor.active_group(), Some(GroupId(8)));
+}
+
+#[test]
+fn a_cold_start_needs_everyone() {
+    let plan = plan(Quorum::All, 1);
+    let mut world = World::new(Quorum::All);
+    let mut promises = BTreeMap::new();
+    for n in 0..COORDINATORS {
+        assert!(matches!(plan.weigh(&promises), Verdict::TooFew { .. }));
+        let coordinator = &mut world.coordinators[n as usize];
+        promises.insert(name(n), coordinator.acceptor.promise(1, &[], coordinator.raft_id));
+    }
+    assert!(matches!(plan.weigh(&promises), Verdict::Propose(_)));
+}

@@ -1,0 +1,320 @@
+use plinth_system_config::{
+    Coordinator, FORMAT_LEVEL, Layout, Policies, ResolverEntry, ShardMap, SystemConfig,
+};
+use plinth_types::{Key, KeyRange, NodeId, ServiceKind, ServiceName, Tag};
+use proptest::prelude::*;
+
+use super::*;
+
+const CLUSTER: ClusterId = ClusterId(0xc1);
+const GROUP: GroupId = GroupId(0x61);
+
+fn node(number: u32) -> NodeId {
+    format!("node-{number}").parse().unwrap()
+}
+
+fn service(kind: ServiceKind) -> ServiceRef {
+    ServiceRef::new(ServiceName::new(kind, 1), node(1))
+}
+
+fn pid(incarnation: u64) -> Pid {
+    Pid {
+        node: node(1),
+        os_pid: 1,
+        incarnation: Incarnation(incarnation),
+        address: format!("node-1:{incarnation}"),
+    }
+}
+
+fn recorded(epoch: u64, config_version: u64) -> Recorded {
+    let config = SystemConfig {
+        cluster_id: CLUSTER,
+        group_id: GROUP,
+        format_level: FORMAT_LEVEL,
+        epoch: Epoch(epoch),
+        config_version: ConfigVersion(config_version),
+        coordinators: vec![Coordinator { service: service(ServiceKind::Coordinator), raft_id: 1 }],
+        parameters: Default::default(),
+        policies: Policies::default(),
+        nodes: Default::default(),
+        layout: Layout {
+            epoch: Epoch(epoch),
+            recovery_version: Version(epoch),
+            first_version: Version(1_000_000 + epoch),
+            director: service(ServiceKind::Director),
+            sequencer: service(ServiceKind::Sequencer),
+            commit_proxies: vec![service(ServiceKind::CommitProxy)],
+            resolvers: vec![ResolverEntry {
+                service: service(ServiceKind::Resolver),
+                range: KeyRange::all(),
+            }],
+            logs: vec![],
+            storage_teams: vec![],
+        },
+        shards: ShardMap(vec![]).summary(),
+    };
+    Recorded::new(config, ShardMap(vec![(Key::default(), Tag(1))]))
+}
+
+fn founding(recorded: Option<Recorded>, epoch_floor: u64) -> Founding {
+    Founding {
+        group: GROUP,
+        members: vec![],
+        recorded,
+        epoch_floor: Epoch(epoch_floor),
+        version_floor: Version(7),
+        source: "default".to_owned(),
+        storage: None,
+    }
+}
+
+fn found(state: &mut ClusterState, founding: Founding) -> Applied {
+    state.apply(Command::Found { cluster: CLUSTER, founding })
+}
+
+fn appoint(state: &mut ClusterState, incarnation: u64) -> Epoch {
+    let applied = state.apply(Command::Appoint {
+        service: service(ServiceKind::Director),
+        pid: pid(incarnation),
+        cause: "a test".to_owned(),
+    });
+    let Applied::Appointed(appointed) = applied else { panic!("{applied:?}") };
+    appointed.epoch
+}
+
+fn record(
+    state: &mut ClusterState,
+    epoch: u64,
+    director: u64,
+    expected: Option<u64>,
+    recorded: Recorded,
+) -> Applied {
+    state.apply(Command::Record(RecordRequest {
+        epoch: Epoch(epoch),
+        director: Incarnation(director),
+        expected: expected.map(ConfigVersion),
+        recorded,
+    }))
+}
+
+fn mark_ready(state: &mut ClusterState, epoch: u64, director: u64) -> Applied {
+    state.apply(Command::MarkReady(ReadyRequest {
+        epoch: Epoch(epoch),
+        director: Incarnation(director),
+        recovery: Recovery {
+            epoch: Epoch(epoch),
+            director: service(ServiceKind::Director),
+            cause: String::new(),
+            started_unix_ms: 0,
+            duration_ms: 0,
+            recovery_version: Version(0),
+            first_version: Version(0),
+            reused: vec![],
+            made: vec![],
+            phases: vec![],
+            trace_id: None,
+        },
+    }))
+}
+
+fn refusal(applied: Applied) -> Refusal {
+    match applied {
+        Applied::Refused(refusal) => refusal,
+        applied => panic!("not refused: {applied:?}"),
+    }
+}
+
+fn founded() -> ClusterState {
+    let mut state = ClusterState::default();
+    assert_eq!(found(&mut state, founding(None, 0)), Applied::Done);
+    state
+}
+
+#[test]
+fn nothing_happens_before_the_founding_and_it_happens_once() {
+    let mut state = ClusterState::default();
+    let appoint = Command::Appoint {
+        service: service(ServiceKind::Director),
+        pid: pid(1),
+        cause: String::new(),
+    };
+    assert_eq!(refusal(state.apply(appoint)), Refusal::NotFounded);
+    assert_eq!(state, ClusterState::default());
+    assert_eq!(found(&mut state, founding(None, 5)), Applied::Done);
+    let before = state.clone();
+    assert_eq!(found(&mut state, founding(None, 5)), Applied::Done);
+    let other = Founding { group: GroupId(9), ..founding(None, 500) };
+    assert_eq!(refusal(found(&mut state, other)), Refusal::Founded);
+    assert_eq!(state, before);
+}
+
+#[test]
+fn every_appointment_is_a_fresh_epoch_above_the_floor() {
+    let mut state = ClusterState::default();
+    found(&mut state, founding(Some(recorded(3, 4)), 1 << 20));
+    assert_eq!(appoint(&mut state, 1), Epoch((1 << 20) + 1));
+    assert_eq!(appoint(&mut state, 1), Epoch((1 << 20) + 2));
+    assert_eq!(state.failed_epochs(), 2);
+}
+
+#[test]
+fn only_the_latest_appointed_records_and_only_on_what_it_has_read() {
+    let mut state = founded();
+    appoint(&mut state, 1);
+    assert!(matches!(refusal(record(&mut state, 1, 2, None, recorded(1, 1))), Refusal::Superseded { .. }));
+    assert!(matches!(refusal(record(&mut state, 2, 1, None, recorded(2, 1))), Refusal::Superseded { .. }));
+    assert!(matches!(refusal(record(&mut state, 1, 1, Some(3), recorded(1, 1))), Refusal::Changed { .. }));
+    assert_eq!(record(&mut state, 1, 1, None, recorded(1, 1)), Applied::Done);
+    assert!(matches!(refusal(record(&mut state, 1, 1, None, recorded(1, 2))), Refusal::Changed { .. }));
+    assert_eq!(record(&mut state, 1, 1, Some(1), recorded(1, 2)), Applied::Done);
+    assert_eq!(state.config_version(), ConfigVersion(2));
+}
+
+#[test]
+fn a_delayed_compare_and_set_of_a_superseded_director_does_nothing() {
+    let mut state = founded();
+    appoint(&mut state, 1);
+    // Epoch 2 has read "nothing recorded"; what epoch 1 then sends must not come in between.
+    appoint(&mut state, 2);
+    assert!(matches!(refusal(record(&mut state, 1, 1, None, recorded(1, 1))), Refusal::Superseded { .. }));
+    assert_eq!(state.recorded, None);
+    assert_eq!(record(&mut state, 2, 2, None, recorded(2, 1)), Applied::Done);
+}
+
+#[test]
+fn a_repeated_record_is_done_and_not_refused() {
+    let mut state = founded();
+    appoint(&mut state, 1);
+    assert_eq!(record(&mut state, 1, 1, None, recorded(1, 1)), Applied::Done);
+    let before = state.clone();
+    assert_eq!(record(&mut state, 1, 1, None, recorded(1, 1)), Applied::Done);
+    assert_eq!(state, before);
+}
+
+#[test]
+fn a_configuration_that_does_not_fit_is_refused() {
+    let mut state = founded();
+    appoint(&mut state, 1);
+    let change = |change: &dyn Fn(&mut Recorded)| {
+        let mut changed = recorded(1, 1);
+        change(&mut changed);
+        changed
+    };
+    for unfit in [
+        change(&|r| r.config.cluster_id = ClusterId(2)),
+        change(&|r| r.config.group_id = GroupId(2)),
+        change(&|r| r.config.epoch = Epoch(2)),
+        change(&|r| r.config.layout.epoch = Epoch(2)),
+        change(&|r| r.config.config_version = ConfigVersion(0)),
+        change(&|r| r.config.layout.first_version = Version(6)),
+        change(&|r| r.shards.0.clear()),
+    ] {
+        assert!(matches!(refusal(record(&mut state, 1, 1, None, unfit)), Refusal::Unfit(_)));
+    }
+    assert_eq!(state.recorded, None);
+}
+
+#[test]
+fn an_epoch_is_ready_only_with_its_layout_recorded() {
+    let mut state = founded();
+    appoint(&mut state, 1);
+    assert_eq!(refusal(mark_ready(&mut state, 1, 1)), Refusal::NoLayout(Epoch(1)));
+    record(&mut state, 1, 1, None, recorded(1, 1));
+    assert_eq!(mark_ready(&mut state, 1, 1), Applied::Done);
+    assert_eq!((state.ready_epoch, state.failed_epochs()), (Epoch(1), 0));
+    appoint(&mut state, 2);
+    assert_eq!(refusal(mark_ready(&mut state, 2, 2)), Refusal::NoLayout(Epoch(2)));
+    assert!(matches!(refusal(mark_ready(&mut state, 1, 1)), Refusal::Superseded { .. }));
+    assert_eq!(state.ready, state.recorded);
+    assert_eq!((state.ready_epoch, state.failed_epochs()), (Epoch(1), 1));
+}
+
+#[test]
+fn the_last_recoveries_are_remembered_newest_first() {
+    let mut state = founded();
+    for epoch in 1..=40 {
+        appoint(&mut state, epoch);
+        let expected = (epoch > 1).then(|| epoch - 1);
+        record(&mut state, epoch, epoch, expected, recorded(epoch, epoch));
+        assert_eq!(mark_ready(&mut state, epoch, epoch), Applied::Done);
+        assert_eq!(mark_ready(&mut state, epoch, epoch), Applied::Done);
+    }
+    let epochs: Vec<u64> = state.recoveries.iter().map(|recovery| recovery.epoch.0).collect();
+    assert_eq!(epochs, (9..=40).rev().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_higher_configuration_is_adopted_under_a_higher_epoch_and_a_lower_one_never() {
+    let mut state = founded();
+    appoint(&mut state, 1);
+    record(&mut state, 1, 1, None, recorded(1, 1));
+    let adopt = |recorded: Recorded| Command::Adopt {
+        recorded,
+        epoch_floor: Epoch(1 << 20),
+        version_floor: Version(99),
+    };
+    let before = state.clone();
+    assert_eq!(state.apply(adopt(recorded(1, 1))), Applied::Done);
+    assert_eq!(state, before);
+    assert_eq!(state.apply(adopt(recorded(5, 9))), Applied::Done);
+    assert_eq!(state.epoch, Epoch(1 << 20));
+    assert_eq!(state.version_floor, Version(99));
+    assert_eq!(state.config_version(), ConfigVersion(9));
+    assert!(!state.is_latest(Epoch(1), Incarnation(1)));
+    assert_eq!(appoint(&mut state, 2), Epoch((1 << 20) + 1));
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Appoint(u64),
+    Record { epoch: u64, director: u64, expected: Option<u64>, version: u64 },
+    Ready { epoch: u64, director: u64 },
+    Adopt { epoch: u64, version: u64 },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let expected = prop_oneof![Just(None), (0..6u64).prop_map(Some)];
+    prop_oneof![
+        (1..4u64).prop_map(Act::Appoint),
+        (0..6u64, 1..4u64, expected, 0..8u64).prop_map(|(epoch, director, expected, version)| {
+            Act::Record { epoch, director, expected, version }
+        }),
+        (0..6u64, 1..4u64).prop_map(|(epoch, director)| Act::Ready { epoch, director }),
+        (0..4u64, 0..8u64).prop_map(|(epoch, version)| Act::Adopt { epoch, version }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_nothing_goes_back(acts in proptest::collection::vec(act(), 1..60)) {
+        let mut state = founded();
+        for act in acts {
+            let before = state.clone();
+            let applied = match act {
+                Act::Appoint(director) => {
+                    appoint(&mut state, director);
+                    prop_assert_eq!(state.epoch, before.epoch.next());
+                    Applied::Done
+                }
+                Act::Record { epoch, director, expected, version } => {
+                    record(&mut state, epoch, director, expected, recorded(epoch, version))
+                }
+                Act::Ready { epoch, director } => mark_ready(&mut state, epoch, director),
+                Act::Adopt { epoch, version } => state.apply(Command::Adopt {
+                    recorded: recorded(epoch, version),
+                    epoch_floor: before.epoch,
+                    version_floor: Version(0),
+                }),
+            };
+            if let Applied::Refused(_) = applied {
+                prop_assert_eq!(&state, &before);
+            }
+            prop_assert!(state.epoch >= before.epoch);
+            prop_assert!(state.stamp() >= before.stamp());
+            prop_assert!(state.ready_epoch >= before.ready_epoch);
+            if state.recorded != before.recorded {
+                prop_assert!(state.stamp() > before.stamp());
+            }
+        }
+    }
+}
