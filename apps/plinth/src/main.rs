@@ -1,1 +1,7 @@
-fn main() { }
+//! The `plinth` executable.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    plinth::main()
+}

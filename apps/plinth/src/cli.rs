@@ -1,0 +1,244 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use plinth_types::{NodeId, ServiceName, Zone};
+
+/// A strictly serializable, transactional key-value cluster that keeps its own configuration.
+#[derive(Debug, Parser)]
+#[command(name = "plinth", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Starts a cluster on this machine, every service a process of its own
+    Up(UpArgs),
+    /// Stops the cluster that `plinth up` runs in a directory
+    Down(DownArgs),
+    /// Runs a whole cluster in this one process
+    Dev(DevArgs),
+    /// Runs one machine's share: a foreman, which starts what the machine needs
+    Node(NodeArgs),
+    /// Runs a coordinator
+    Coordinator(ServiceArgs),
+    /// Runs a director
+    Director(ServiceArgs),
+    /// Runs a foreman that starts only what directors ask for
+    Foreman(ServiceArgs),
+    /// Runs a sequencer
+    Sequencer(ServiceArgs),
+    /// Runs a commit proxy
+    CommitProxy(ServiceArgs),
+    /// Runs a resolver
+    Resolver(ServiceArgs),
+    /// Runs a log
+    Log(ServiceArgs),
+    /// Runs a storage
+    Storage(ServiceArgs),
+    /// Runs a gateway
+    Gateway(ServiceArgs),
+    /// Runs a trace store with the Jaeger UI, which takes OTLP over HTTP
+    Jaeger(JaegerArgs),
+    /// Shows the cluster in one look
+    Status(AskArgs),
+    /// Shows the cluster's configuration
+    Config(AskArgs),
+    /// Shows who does what
+    Layout(AskArgs),
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Where traces and logs go.
+#[derive(Args, Clone, Debug)]
+pub struct TelemetryArgs {
+    /// Base URL of an OTLP receiver over HTTP, such as http://127.0.0.1:4318
+    #[arg(long, value_name = "URL", env = "PLINTH_OTLP")]
+    pub otlp: Option<String>,
+    /// How logs are written to standard error
+    #[arg(long, value_enum, default_value_t, env = "PLINTH_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or directives such as info,plinth_log=debug
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "PLINTH_LOG")]
+    pub log: String,
+}
+
+/// The files that say which cluster this is, and prove that one belongs to it.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterArgs {
+    /// The cluster file: the cluster's id, its coordinators, its first nodes
+    #[arg(long, value_name = "FILE", env = "PLINTH_CLUSTER_FILE")]
+    pub cluster_file: PathBuf,
+    /// File with the cluster secret, by which services know each other
+    #[arg(long, value_name = "FILE", env = "PLINTH_SECRET_FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// File with the administrator's token
+    #[arg(long, value_name = "FILE", env = "PLINTH_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// Allow an address other than loopback without a secret
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// The flags of every service.
+#[derive(Args, Clone, Debug)]
+pub struct ServiceArgs {
+    /// The machine's name
+    #[arg(long, env = "PLINTH_NODE")]
+    pub node: NodeId,
+    /// What the machine fails together with; by default itself
+    #[arg(long, env = "PLINTH_ZONE")]
+    pub zone: Option<Zone>,
+    /// The service's name, such as storage-2
+    #[arg(long, conflicts_with = "number")]
+    pub name: Option<ServiceName>,
+    /// The service's number among its kind on this node
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub number: u32,
+    /// Where to listen, host:port; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", env = "PLINTH_BIND")]
+    pub bind: String,
+    /// Where others reach it, host or host:port; by default where it listens
+    #[arg(long, value_name = "ADDRESS", env = "PLINTH_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Its directory, for a service that keeps something
+    #[arg(long, value_name = "DIR", env = "PLINTH_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The node's foreman, to make oneself known to
+    #[arg(long, value_name = "URL", env = "PLINTH_FOREMAN")]
+    pub foreman: Option<String>,
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Traces and logs.
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// The flags of `plinth node`.
+#[derive(Args, Clone, Debug)]
+pub struct NodeArgs {
+    /// As for the foreman.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+    /// Workers that always run here, separated by commas. By default a coordinator where the
+    /// cluster file names one, a director and a gateway
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub statics: Option<Vec<ServiceName>>,
+    /// Where the node's gateway listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub gateway_bind: String,
+    /// Stop everything when standard input, a pipe, is closed
+    #[arg(long)]
+    pub parent_pipe: bool,
+    /// How long to wait for a directory that an ending process still has, in seconds
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub lock_patience: u64,
+}
+
+/// The flags of `plinth up`.
+#[derive(Args, Clone, Debug)]
+pub struct UpArgs {
+    /// How many nodes; by default 3, or as many as the directory has
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub nodes: Option<u32>,
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR", default_value = "plinth-data", env = "PLINTH_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// Print one line of JSON when the cluster is ready
+    #[arg(long)]
+    pub json: bool,
+    /// Return when the cluster is ready; `plinth down` stops it
+    #[arg(long)]
+    pub detach: bool,
+    /// The first gateway's port; by default 4000, or the next free one
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub gateway_port: Option<u16>,
+    /// The trace store's port; by default 16686, or the next free one
+    #[arg(long, value_name = "PORT", conflicts_with = "otlp", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jaeger_port: Option<u16>,
+    /// How long the cluster may take to become ready, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub ready_timeout: u64,
+    /// Traces and logs. Without --otlp a trace store runs beside.
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+    /// Set by `--detach` for the process that stays
+    #[arg(long, hide = true)]
+    pub background: bool,
+}
+
+/// The flags of `plinth down`.
+#[derive(Args, Clone, Debug)]
+pub struct DownArgs {
+    /// The directory of `plinth up`
+    #[arg(long, value_name = "DIR", default_value = "plinth-data", env = "PLINTH_DATA_DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// The flags of `plinth dev`.
+#[derive(Args, Clone, Debug)]
+pub struct DevArgs {
+    /// How many nodes; by default 3, or as many as the directory has
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub nodes: Option<u32>,
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR", default_value = "plinth-dev", env = "PLINTH_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// The first gateway's port; by default 4000, or the next free one
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub gateway_port: Option<u16>,
+    /// Print one line of JSON when the cluster is ready
+    #[arg(long)]
+    pub json: bool,
+    /// How long the cluster may take to become ready, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub ready_timeout: u64,
+    /// Traces and logs. Without --otlp a trace store runs beside.
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// The flags of `plinth jaeger`.
+#[derive(Args, Clone, Debug)]
+pub struct JaegerArgs {
+    /// Where to listen, host:port; it lets everybody in
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:16686")]
+    pub bind: String,
+}
+
+/// The flags of the commands that ask a cluster.
+#[derive(Args, Clone, Debug)]
+pub struct AskArgs {
+    /// A gateway or coordinator
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4000", env = "PLINTH_URL")]
+    pub url: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,104 @@
+//! The commands that ask a running cluster: `status`, `config`, `layout`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+use serde_json::Value;
+
+use crate::cli::AskArgs;
+use crate::process::{FAILURE, USAGE};
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Asks for a document and prints it.
+pub(crate) fn ask(args: &AskArgs, path: &str) -> ExitCode {
+    match fetch(args, path) {
+        Ok(document) => {
+            if args.json {
+                println!("{document}");
+            } else {
+                println!("{}", table(&document));
+            }
+            ExitCode::SUCCESS
+        }
+        Err((status, message)) => {
+            eprintln!("error: {message}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn fetch(args: &AskArgs, path: &str) -> Result<Value, (u8, String)> {
+    let base = args.url.trim_end_matches('/');
+    let url = reqwest::Url::parse(&format!("{base}{path}")).map_err(|error| {
+        (USAGE, format!("--url {base} is not of the form http://host:port: {error}"))
+    })?;
+    let unreachable = |error: reqwest::Error| {
+        let why = crate::process::with_sources(&error.without_url());
+        (
+            FAILURE,
+            format!("{base} does not answer: {why}; is the cluster up? Name a gateway or coordinator with --url or PLINTH_URL"),
+        )
+    };
+    let client =
+        reqwest::blocking::Client::builder().timeout(ANSWER).build().map_err(unreachable)?;
+    let answer = client.get(url).send().map_err(unreachable)?;
+    let status = answer.status();
+    let text = answer.text().map_err(unreachable)?;
+    let document: Value = serde_json::from_str(&text)
+        .map_err(|_| (FAILURE, format!("{base}{path} answers {status} and not in JSON")))?;
+    if status.is_success() {
+        return Ok(document);
+    }
+    let detail = document.get("detail").and_then(Value::as_str).unwrap_or("no detail");
+    Err((FAILURE, format!("the cluster says {status}: {detail}")))
+}
+
+/// A document as a table for people: one row a fact, its path and its value.
+fn table(document: &Value) -> String {
+    let mut facts = Vec::new();
+    collect(document, String::new(), &mut facts);
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    for (path, value) in facts {
+        table.add_row([path, value]);
+    }
+    table.to_string()
+}
+
+fn collect(value: &Value, path: String, facts: &mut Vec<(String, String)>) {
+    let join = |part: &str| {
+        if path.is_empty() { part.to_owned() } else { format!("{path}.{part}") }
+    };
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (name, value) in map {
+                collect(value, join(name), facts);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for (index, value) in items.iter().enumerate() {
+                collect(value, join(&index.to_string()), facts);
+            }
+        }
+        Value::Object(_) | Value::Array(_) | Value::Null => facts.push((path, "-".to_owned())),
+        Value::String(text) => facts.push((path, text.clone())),
+        Value::Bool(_) | Value::Number(_) => facts.push((path, value.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_document_becomes_one_row_a_fact() {
+        let mut facts = Vec::new();
+        collect(&json!({"a": {"b": [1, "x"]}, "c": null, "d": []}), String::new(), &mut facts);
+        let rows: Vec<_> = facts.iter().map(|(path, value)| format!("{path}={value}")).collect();
+        assert_eq!(rows, ["a.b.0=1", "a.b.1=x", "c=-", "d=-"]);
+    }
+}
