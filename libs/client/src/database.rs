@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use plinth_api::commit_proxy::{COMMIT, CommitRequest, Committed};
 use plinth_api::storage::{READ, ReadRequest};
 use plinth_api::{CallError, ErrorCode, Target};
@@ -10,13 +12,17 @@ use plinth_runtime::Scope;
 use plinth_service::Peers;
 use plinth_types::{Epoch, Key, KeyRange, Mutation, Pid, Value, Version};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::read_versions::ReadVersions;
-use crate::{ClientError, Topology, follow};
+use crate::{ClientError, Followed, Topology, follow};
 
 /// The longest that one peer may take before another one is tried.
 const PEER: Duration = Duration::from_millis(1_500);
+/// How long one replica may take before the next one is asked as well.
+const HEDGE: Duration = Duration::from_millis(100);
+/// How long the proxy of an epoch that is over may take to say what became of a commit.
+const LAST_WORD: Duration = Duration::from_millis(200);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The longest pause between two attempts.
@@ -35,7 +41,7 @@ pub struct Read {
 #[derive(Clone)]
 pub struct Database {
     peers: Peers,
-    topology: watch::Receiver<Option<Arc<Topology>>>,
+    followed: Followed,
     read_versions: ReadVersions,
 }
 
@@ -49,17 +55,15 @@ impl Database {
     /// A client that finds the cluster by these coordinators. Its tasks live in `scope`.
     #[must_use]
     pub fn new(scope: &Scope, peers: Peers, coordinators: Vec<Target>) -> Database {
-        Database {
-            topology: follow(scope, peers.clone(), coordinators),
-            read_versions: ReadVersions::new(scope, peers.clone()),
-            peers,
-        }
+        let followed = follow(scope, peers.clone(), coordinators);
+        let read_versions = ReadVersions::new(scope, peers.clone(), followed.clone());
+        Database { peers, followed, read_versions }
     }
 
     /// Who does what now, as far as it is known.
     #[must_use]
     pub fn topology(&self) -> Option<Arc<Topology>> {
-        self.topology.borrow().clone()
+        self.followed.newest()
     }
 
     /// The key's value, strictly serializable: no commit acknowledged before the call is missed.
@@ -102,23 +106,52 @@ impl Database {
         let no_storage = || ClientError::NoStorage { key: key.clone(), version };
         let tag = topology.tag_of(key.as_bytes()).ok_or_else(no_storage)?;
         let epoch = topology.epoch();
-        let request =
-            ReadRequest { epoch, version, keys: vec![key.clone()], ranges: Vec::new() };
-        let replicas: Vec<&Pid> = topology.storages(tag).collect();
-        let mut last = no_storage().to_string();
-        let start = usize::from(key.as_bytes().last().copied().unwrap_or(0));
-        for turn in 0..replicas.len() {
-            let Some(replica) = replicas.get((start + turn) % replicas.len()) else { continue };
-            let target = Target::from(*replica);
-            let answer =
-                self.peers.call(&target, &READ, &request, Some(epoch), left.min(PEER)).await;
-            match answer.map(|answer| answer.values.into_iter().next()) {
-                Ok(Some(value)) => return Ok(Attempt::Done(Read { version, value })),
-                Ok(None) => last = format!("{} answers without a value", target.address),
-                Err(error) => last = error.to_string(),
+        let request = ReadRequest { epoch, version, keys: vec![key.clone()], ranges: Vec::new() };
+        let mut replicas: Vec<&Pid> = topology.storages(tag).collect();
+        if replicas.is_empty() {
+            return Ok(Attempt::Again(no_storage().to_string()));
+        }
+        // Spread over the replicas by key. One that is slow or gone costs a short wait, since the
+        // next one is asked beside it.
+        let start = usize::from(key.as_bytes().last().copied().unwrap_or(0)) % replicas.len();
+        replicas.rotate_left(start);
+        let mut unasked = replicas.into_iter();
+        let mut asked = FuturesUnordered::new();
+        let mut last = String::new();
+        loop {
+            if let Some(replica) = unasked.next() {
+                asked.push(self.read_from(replica, &request, left.min(PEER)));
+            }
+            let hedge = async {
+                match unasked.len() {
+                    0 => std::future::pending().await,
+                    _ => sleep(HEDGE).await,
+                }
+            };
+            tokio::select! {
+                biased;
+                answer = asked.next() => match answer {
+                    Some(Ok(value)) => return Ok(Attempt::Done(Read { version, value })),
+                    Some(Err(why)) => last = why,
+                    None => return Ok(Attempt::Again(last)),
+                },
+                () = hedge => {}
             }
         }
-        Ok(Attempt::Again(last))
+    }
+
+    /// What one replica says.
+    async fn read_from(
+        &self,
+        replica: &Pid,
+        request: &ReadRequest,
+        limit: Duration,
+    ) -> Result<Option<Value>, String> {
+        let target = Target::from(replica);
+        let answer = self.peers.call(&target, &READ, request, Some(request.epoch), limit).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let value = answer.values.into_iter().next();
+        value.ok_or_else(|| format!("{} answers without a value", target.address))
     }
 
     /// Commits blind writes: mutations that depend on nothing read.
@@ -175,7 +208,20 @@ impl Database {
             return Ok(Attempt::Again("no commit proxy runs".to_owned()));
         };
         let target = Target::from(proxy);
-        let answer = self.peers.call(&target, &COMMIT, request, Some(request.epoch), left).await;
+        let epoch = request.epoch;
+        let call = async { self.peers.call(&target, &COMMIT, request, Some(epoch), left).await };
+        let over = async {
+            self.followed.superseded(epoch).await;
+            sleep(LAST_WORD).await;
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = call => answer,
+            () = over => {
+                let detail = format!("epoch {epoch} ended before {} answered", target.address);
+                return Err(ClientError::CommitUnknownResult(detail));
+            }
+        };
         match answer {
             Ok(committed) => Ok(Attempt::Done(committed)),
             Err(error) => match error.code() {
@@ -191,7 +237,8 @@ impl Database {
 
     fn attempts(&self, within: Duration) -> Attempts {
         Attempts {
-            topology: self.topology.clone(),
+            topology: self.followed.watch(),
+            followed: self.followed.clone(),
             within,
             deadline: Instant::now() + within,
             pause: None,
@@ -203,6 +250,7 @@ impl Database {
 /// Attempts, on ever newer knowledge of the layout, until one is done or time is up.
 struct Attempts {
     topology: watch::Receiver<Option<Arc<Topology>>>,
+    followed: Followed,
     within: Duration,
     deadline: Instant,
     /// How long to wait before the next attempt; none before the first.
@@ -239,6 +287,7 @@ impl Attempts {
     }
 
     fn failed(&mut self, why: String) {
+        self.followed.doubt();
         self.last = why;
         self.pause = Some(self.pause.map_or(PAUSE, |pause| (pause * 2).min(MAX_PAUSE)));
     }

@@ -11,4 +11,4 @@ mod topology;
 
 pub use database::{Database, Read};
 pub use error::ClientError;
-pub use topology::{Topology, follow};
+pub use topology::{Followed, Topology, follow};

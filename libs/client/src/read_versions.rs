@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plinth_api::commit_proxy::{READ_VERSION, ReadVersion, ReadVersionRequest};
-use plinth_api::{CallError, Target};
+use plinth_api::{CallError, ErrorCode, Problem, Target};
 use plinth_runtime::Scope;
 use plinth_service::Peers;
 use plinth_types::Version;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument as _;
 
-use crate::Topology;
+use crate::{Followed, Topology};
 
 /// Waiting readers, at most. More wait in line for a place.
 const QUEUE: usize = 4_096;
@@ -34,12 +34,12 @@ pub(crate) struct ReadVersions {
 }
 
 impl ReadVersions {
-    pub(crate) fn new(scope: &Scope, peers: Peers) -> ReadVersions {
+    pub(crate) fn new(scope: &Scope, peers: Peers, followed: Followed) -> ReadVersions {
         let (requests, mut queue) = mpsc::channel::<Request>(QUEUE);
         drop(scope.spawn("read versions", async move {
             let mut waiting = Vec::new();
             while queue.recv_many(&mut waiting, QUEUE).await > 0 {
-                serve(&peers, &mut waiting).await;
+                serve(&peers, &followed, &mut waiting).await;
             }
         }));
         ReadVersions { requests }
@@ -56,8 +56,8 @@ impl ReadVersions {
     }
 }
 
-/// One round: everybody who waits gets what the newest topology's proxy says.
-async fn serve(peers: &Peers, waiting: &mut Vec<Request>) {
+/// One round: everybody who waits gets what a proxy of the newest topology says.
+async fn serve(peers: &Peers, followed: &Followed, waiting: &mut Vec<Request>) {
     let newest = waiting.iter().max_by_key(|request| request.topology.epoch());
     let Some((topology, span)) =
         newest.map(|request| (Arc::clone(&request.topology), request.span.clone()))
@@ -65,18 +65,23 @@ async fn serve(peers: &Peers, waiting: &mut Vec<Request>) {
         return;
     };
     let limit = waiting.iter().map(|request| request.limit).max().unwrap_or_default();
-    let proxies: Vec<_> = topology.commit_proxies().collect();
-    let Some(proxy) = proxies.first() else {
+    let Some(proxy) = topology.commit_proxies().next() else {
         waiting.clear();
         return;
     };
     let epoch = topology.epoch();
     let request = ReadVersionRequest { epoch };
-    let answer = peers
-        .call(&Target::from(*proxy), &READ_VERSION, &request, Some(epoch), limit)
-        .instrument(span)
-        .await
-        .map(|ReadVersion { version }| version);
+    let target = Target::from(proxy);
+    let call = async { peers.call(&target, &READ_VERSION, &request, Some(epoch), limit).await };
+    let answer = tokio::select! {
+        biased;
+        answer = call.instrument(span) => answer.map(|ReadVersion { version }| version),
+        // Nobody waits for a proxy that can't answer any more.
+        () = followed.superseded(epoch) => {
+            let detail = format!("epoch {epoch} is over");
+            Err(CallError::Problem(Box::new(Problem::new(ErrorCode::StaleEpoch, detail))))
+        }
+    };
     for request in waiting.drain(..) {
         let _ = request.answer.send(answer.clone());
     }

@@ -10,7 +10,7 @@ use plinth_runtime::Scope;
 use plinth_service::Peers;
 use plinth_system_config::Service;
 use plinth_types::{Epoch, KeyRange, Pid, Tag};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 /// How long the director may hold a long poll.
@@ -66,20 +66,57 @@ fn up(service: &Service) -> Option<&Pid> {
     }
 }
 
-/// Follows the live layout for as long as the scope lives. The answer is the newest one; none while
-/// no director tells.
-pub fn follow(
-    scope: &Scope,
-    peers: Peers,
-    coordinators: Vec<Target>,
-) -> watch::Receiver<Option<Arc<Topology>>> {
-    let (sender, receiver) = watch::channel(None);
+/// The newest layout that is known, and the way to doubt it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    newest: watch::Receiver<Option<Arc<Topology>>>,
+    doubt: Arc<Notify>,
+}
+
+impl Followed {
+    /// The newest layout; none while no director has told one.
+    #[must_use]
+    pub fn newest(&self) -> Option<Arc<Topology>> {
+        self.newest.borrow().clone()
+    }
+
+    /// A view that changes with each newer layout.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Option<Arc<Topology>>> {
+        self.newest.clone()
+    }
+
+    /// Says that peers do not answer as the layout promises: the coordinators are asked at once
+    /// whether its director is still the latest. A director that is frozen or cut off would
+    /// otherwise be believed for as long as a poll lasts.
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Waits until an epoch is over.
+    pub async fn superseded(&self, epoch: Epoch) {
+        let mut newest = self.watch();
+        let over = newest
+            .wait_for(|newest| newest.as_ref().is_some_and(|topology| topology.epoch() > epoch));
+        if over.await.is_err() {
+            // The follower has ended, and the service with it.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Follows the live layout for as long as the scope lives.
+#[must_use]
+pub fn follow(scope: &Scope, peers: Peers, coordinators: Vec<Target>) -> Followed {
+    let (sender, newest) = watch::channel(None);
+    let doubt = Arc::new(Notify::new());
+    let followed = Followed { newest, doubt: Arc::clone(&doubt) };
     drop(scope.spawn("following the layout", async move {
         let mut pause = PAUSE;
         loop {
             for coordinator in &coordinators {
                 let Some(director) = director(&peers, coordinator).await else { continue };
-                if follow_director(&peers, &director, &sender).await {
+                if follow_director(&peers, &director, &sender, &doubt).await {
                     pause = PAUSE;
                 }
             }
@@ -87,25 +124,35 @@ pub fn follow(
             pause = (pause * 2).min(MAX_PAUSE);
         }
     }));
-    receiver
+    followed
 }
 
 async fn director(peers: &Peers, coordinator: &Target) -> Option<Target> {
-    let status = peers.call(coordinator, &coordinator::STATUS, &Nothing {}, None, ASK).await.ok()?;
+    let status =
+        peers.call(coordinator, &coordinator::STATUS, &Nothing {}, None, ASK).await.ok()?;
     status.director.map(|appointed| Target::from(&appointed.pid))
 }
 
-/// Follows one director until it is gone. Says whether it told anything.
+/// Follows one director until it is gone or doubted. Says whether it told anything.
 async fn follow_director(
     peers: &Peers,
     director: &Target,
     sender: &watch::Sender<Option<Arc<Topology>>>,
+    doubt: &Notify,
 ) -> bool {
     let mut told = false;
     let mut query = LayoutQuery::default();
     let wait = u64::try_from(POLL.as_millis()).unwrap_or(u64::MAX);
     loop {
-        let live = match peers.call(director, &LAYOUT, &query, None, POLL + ASK).await {
+        // The first question is answered at once, and what is doubted then is older.
+        let limit = if told { POLL + ASK } else { ASK };
+        let call = async { peers.call(director, &LAYOUT, &query, None, limit).await };
+        let answer = tokio::select! {
+            biased;
+            answer = call => answer,
+            () = doubt.notified(), if told => return told,
+        };
+        let live = match answer {
             Ok(live) => live,
             // A director that has no layout yet says so; the coordinator may know a newer one.
             Err(CallError::Problem(_) | CallError::Transport(_)) => return told,
