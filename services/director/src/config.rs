@@ -24,7 +24,7 @@ pub(crate) const RECORD_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the last words may take.
 pub(crate) const FAREWELL_LIMIT: Duration = Duration::from_millis(300);
 /// Time between two looks at the registry until commits are accepted.
-pub(crate) const REGISTRY_PERIOD_RECOVERING: Duration = Duration::from_millis(50);
+pub(crate) const REGISTRY_PERIOD_RECOVERING: Duration = Duration::from_millis(25);
 /// Time between two looks at the registry afterwards.
 pub(crate) const REGISTRY_PERIOD: Duration = Duration::from_millis(250);
 /// Time before something is tried again that failed or was not there.

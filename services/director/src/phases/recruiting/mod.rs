@@ -26,7 +26,7 @@ use super::locking::Locked;
 use crate::config::{MAKE_LIMIT, MAKE_PAUSE, PROBE_LIMIT, PROBES, RETRY};
 use crate::fatal::Fatal;
 use crate::plan::{LogRecruit, Recruits, first_teams};
-use crate::registry::Registry;
+use crate::registry::{Registry, Whereabouts};
 use crate::reign::Reign;
 
 /// What has been learnt while recruiting.
@@ -55,8 +55,11 @@ pub(crate) async fn run(
         match place(wanted, &sites, &candidates) {
             Ok(placement) if placement.to_make().next().is_none() => {
                 reign.stalled(None);
-                return recruits(&nodes, locked, &parameters, &placement)
-                    .ok_or_else(|| Fatal::new("the placement has no sequencer"));
+                // Storages are found by the registry from here on.
+                if are_registered(&nodes, &placement) {
+                    return recruits(&nodes, locked, &parameters, &placement)
+                        .ok_or_else(|| Fatal::new("the placement has no sequencer"));
+                }
             }
             // Somebody is lacking who may be about to come by itself.
             _ if is_coming(reign, &nodes, holding, locked, &parameters) => {}
@@ -236,6 +239,13 @@ async fn make(reign: &Reign, nodes: &Registry, placement: &Placement, experience
         let why = format!("{service} could not be made: {failed}");
         experience.unable.insert(service.node, (Instant::now() + MAKE_PAUSE, why));
     }
+}
+
+fn are_registered(nodes: &Registry, placement: &Placement) -> bool {
+    placement.taken(ServiceKind::Storage).all(|storage| {
+        let found = storage.store.map(|store| nodes.find(&storage.service, store));
+        matches!(found, Some(Whereabouts::Up(_)))
+    })
 }
 
 fn peers(placement: &Placement, kind: ServiceKind) -> Vec<Peer> {
