@@ -88,6 +88,11 @@ impl Target {
 #[derive(Clone, Copy, Debug)]
 pub struct TimeLimit(pub Duration);
 
+/// The path of the endpoint that a request is for, its parameters by name; a request extension, for
+/// traces and metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Route(pub &'static str);
+
 /// The request or its answer did not get through.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
@@ -232,6 +237,7 @@ where
             headers.insert(HEADER_EPOCH, HeaderValue::from(epoch.0));
         }
         message.extensions_mut().insert(TimeLimit(limit));
+        message.extensions_mut().insert(Route(endpoint.path));
         let answer = self.transport.clone().oneshot(message).await?;
         let status = answer.status();
         let body = answer.into_body();

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use plinth_api::{ErrorCode, HEADER_EPOCH};
 use plinth_types::Epoch;
@@ -19,6 +20,9 @@ use crate::{BODY_LIMIT, Caller, Failure};
 
 /// The time a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(20);
+
+/// How much of a refused body is read to its end, in bytes.
+const DISCARD_LIMIT: usize = 4 * BODY_LIMIT;
 
 /// A JSON body, in a request or an answer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,26 +48,50 @@ fn invalid(detail: impl Into<String>) -> Failure {
 impl<S: Sync> FromRequest<S> for Body {
     type Rejection = Failure;
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let too_large = || {
-            Failure::new(
-                ErrorCode::LimitExceeded,
-                format!("the body is larger than {BODY_LIMIT} bytes: send less at a time"),
-            )
-            .with("limit_bytes", BODY_LIMIT)
-        };
-        let announced = request.headers().get(header::CONTENT_LENGTH);
-        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|length| length > BODY_LIMIT) {
-            return Err(too_large());
-        }
-        match timeout(BODY_TIME, Limited::new(request.into_body(), BODY_LIMIT).collect()).await {
-            Ok(Ok(body)) => Ok(Body(body.to_bytes())),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(_)) => Err(invalid("the body broke off")),
-            Err(_) => {
-                Err(invalid(format!("the body did not arrive within {} s", BODY_TIME.as_secs())))
+        let (head, mut body) = request.into_parts();
+        // Who asks before it sends is told at once; nothing is on its way.
+        let asks_first = head.headers.contains_key(header::EXPECT);
+        let reading = async {
+            let announced = body.size_hint().lower();
+            let result = if announced > BODY_LIMIT as u64 {
+                Err(too_large())
+            } else {
+                collect(&mut body).await
+            };
+            if result.is_err() && !asks_first {
+                discard(&mut body).await;
             }
-        }
+            result
+        };
+        timeout(BODY_TIME, reading).await.unwrap_or_else(|_| {
+            Err(invalid(format!("the body did not arrive within {} s", BODY_TIME.as_secs())))
+        })
+    }
+}
+
+fn too_large() -> Failure {
+    let detail = format!("the body is larger than {BODY_LIMIT} bytes: send less at a time");
+    Failure::new(ErrorCode::LimitExceeded, detail).with("limit_bytes", BODY_LIMIT)
+}
+
+async fn collect(body: &mut axum::body::Body) -> Result<Body, Failure> {
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(body) => Ok(Body(body.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(invalid("the body broke off")),
+    }
+}
+
+/// Reads on for a while. Were the connection closed with unread bytes in it, the sender would see
+/// it break and never read the answer.
+async fn discard(body: &mut axum::body::Body) {
+    let mut left = DISCARD_LIMIT;
+    while let Some(Ok(frame)) = body.frame().await {
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(size) else {
+            return;
+        };
+        left = rest;
     }
 }
 

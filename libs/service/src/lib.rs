@@ -19,6 +19,7 @@ mod fields;
 mod health;
 mod host;
 mod monitor;
+mod patient;
 mod pool;
 mod routes;
 mod secrets;

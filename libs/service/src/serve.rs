@@ -14,11 +14,14 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;
+use crate::patient::Patient;
 
 /// Connections served at a time; more wait in the system's queue.
 const CONNECTIONS: usize = 4096;
 /// The time that the head of a request may take, and that a connection may be idle between two.
 const HEAD_TIME: Duration = Duration::from_secs(30);
+/// The time that a caller may take to read what is written to it.
+const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// The largest head of a request, in bytes: a key of 10 kB, percent-encoded, fits.
 const HEAD_LIMIT: usize = 64 << 10;
 /// The pause after an error of accepting, such as too many open files.
@@ -105,7 +108,7 @@ async fn connection(
         .max_buf_size(HEAD_LIMIT)
         // Nothing here goes by wall time, and simulations want the same bytes each time.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(Patient::new(stream, STALL_LIMIT)), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         biased;

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use plinth_api::{
-    HEADER_CLUSTER, HEADER_EPOCH, HEADER_FROM, HEADER_REQUEST_ID, HEADER_SECRET, TimeLimit,
+    HEADER_CLUSTER, HEADER_EPOCH, HEADER_FROM, HEADER_REQUEST_ID, HEADER_SECRET, Route, TimeLimit,
     TransportError,
 };
 use plinth_runtime::{Runtime, Scope};
@@ -149,9 +149,10 @@ impl Transport {
 
     /// Adds the headers that every request bears, and begins its span.
     fn stamp(&self, request: &mut Request<Bytes>, peer: &str) -> Span {
+        let route = request.extensions().get::<Route>();
         let span = plinth_telemetry::client_span(ClientCall {
             method: request.method(),
-            route: request.uri().path(),
+            route: route.map_or_else(|| request.uri().path(), |route| route.0),
             service: &self.identity.name,
             peer,
             address: peer,
@@ -170,11 +171,11 @@ impl Transport {
         {
             headers.insert(HEADER_CLUSTER, value);
         }
-        let request_id = current_request_id().or_else(|| {
-            HeaderValue::try_from(format!("{:016x}", self.runtime.random_u64())).ok()
-        });
-        if let Some(request_id) = request_id {
-            headers.insert(HEADER_REQUEST_ID, request_id);
+        if !headers.contains_key(HEADER_REQUEST_ID) {
+            let made = || HeaderValue::try_from(format!("{:016x}", self.runtime.random_u64()));
+            if let Some(id) = current_request_id().or_else(|| made().ok()) {
+                headers.insert(HEADER_REQUEST_ID, id);
+            }
         }
         let epoch = headers.get(HEADER_EPOCH).and_then(|value| value.to_str().ok());
         if let Some(epoch) = epoch.and_then(|text| text.parse().ok()) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use bytes::Bytes;
 use http::{Request, Response};
-use plinth_api::{ErrorCode, Nothing, Problem, Target, TimeLimit, TransportError};
+use plinth_api::{CallError, Endpoint, ErrorCode, Nothing, Problem, Target, TimeLimit, TransportError};
 use plinth_runtime::{Runtime, Scope, ScopeGuard};
 use plinth_service::{
     Answer, Caller, Context, Exit, Failure, Host, HostOptions, Json, Query, Routes, Secret, Secrets,
@@ -101,6 +101,21 @@ async fn never() -> Answer<Nothing> {
     std::future::pending().await
 }
 
+/// Asks another service for something that is not there, and answers with its problem's ids.
+#[utoipa::path(post, path = "/v1/relay", request_body = String, responses((status = 200, body = Vec<String>)))]
+async fn relay(
+    State(counted): State<Counted>,
+    Json(address): Json<String>,
+) -> Answer<(Option<String>, Option<String>)> {
+    let missing: Endpoint<Nothing, Nothing> = Endpoint::get("/v2/nothing");
+    let target = Target::address(&address);
+    let call = counted.context.peers().call(&target, &missing, &Nothing {}, None, PATIENCE);
+    match call.await {
+        Err(CallError::Problem(problem)) => Ok(Json((problem.request_id, problem.trace_id))),
+        other => panic!("{other:?}"),
+    }
+}
+
 pub(crate) fn routes(counted: Counted) -> Routes {
     Routes::new()
         .describe("Parcels", "The service of the tests.")
@@ -113,6 +128,7 @@ pub(crate) fn routes(counted: Counted) -> Routes {
         .service(routes!(panic_in_handler))
         .service(routes!(panic_in_task))
         .anyone(routes!(never))
+        .anyone(routes!(relay))
         .with_state(counted)
 }
 

@@ -11,6 +11,7 @@ use plinth_api::common::INFO;
 use plinth_api::{Nothing, Target, TransportError};
 use plinth_runtime::{Runtime, Scope, ScopeGuard, Stream};
 use plinth_service::{Secrets, Sender};
+use tokio::sync::mpsc;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::fixture::{Asker, PATIENCE, host, host_with, secret, within};
@@ -123,25 +124,30 @@ async fn a_peer_that_hangs_up_breaks_the_connection() {
 
 #[tokio::test]
 async fn connections_are_kept_and_a_dead_one_is_replaced() {
-    // Answers two requests, then hangs up.
-    let polite = peer(async |stream: Stream| {
-        let mut stream = BufReader::new(stream);
-        for _ in 0..2 {
-            request_head(&mut stream).await?;
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await?;
-            stream.flush().await?;
+    let (closed, mut was_closed) = mpsc::unbounded_channel();
+    // Answers two requests, then hangs up, and tells when the other side has noticed.
+    let polite = peer(move |stream: Stream| {
+        let closed = closed.clone();
+        async move {
+            let mut stream = BufReader::new(stream);
+            for _ in 0..2 {
+                request_head(&mut stream).await?;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await?;
+                stream.flush().await?;
+            }
+            stream.shutdown().await?;
+            stream.read_to_end(&mut Vec::new()).await?;
+            closed.send(()).map_err(io::Error::other)
         }
-        Ok(())
     })
     .await;
     let asker = Asker::anonymous();
-    for asked in 1..=6usize {
-        assert_eq!(asker.get(polite.url.clone()).await.status(), 200);
-        assert_eq!(polite.accepted.load(Ordering::SeqCst), asked.div_ceil(2));
-        if asked % 2 == 0 {
-            // Lets the connection's own task see that the peer hung up.
-            within(tokio::time::sleep(Duration::from_millis(5))).await;
+    for connections in 1..=3 {
+        for _ in 0..2 {
+            assert_eq!(asker.get(polite.url.clone()).await.status(), 200);
+            assert_eq!(polite.accepted.load(Ordering::SeqCst), connections);
         }
+        within(was_closed.recv()).await.unwrap();
     }
 }
 
