@@ -16,8 +16,9 @@ mod random;
 mod time;
 mod trace;
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use plinth_runtime::{Random, Runtime};
@@ -68,6 +69,7 @@ pub struct Simulation {
     options: Options,
     trace: Trace,
     faults: Arc<Faults>,
+    streams: Arc<Mutex<BTreeMap<String, Arc<dyn Random>>>>,
 }
 
 impl Simulation {
@@ -77,7 +79,7 @@ impl Simulation {
         let trace = Trace::new(options.kept_events);
         let random = SeededRandom::new(seed, "faults", trace.clone());
         let faults = Arc::new(Faults::new(Arc::new(random), trace.clone()));
-        Simulation { seed, options, trace, faults }
+        Simulation { seed, options, trace, faults, streams: Arc::default() }
     }
 
     /// The number it is made of.
@@ -128,11 +130,15 @@ impl Simulation {
         )
     }
 
-    /// A stream of random numbers of its own, by name; the same name begins the same stream again.
-    /// What a test draws from one changes nothing in another.
+    /// The stream of random numbers of this name. It goes on where it was, for whoever asks: a host
+    /// that is started again does not draw its old identities once more. What a test draws from one
+    /// stream changes nothing in another.
     #[must_use]
     pub fn random(&self, name: &str) -> Arc<dyn Random> {
-        Arc::new(SeededRandom::new(self.seed, name, self.trace.clone()))
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let new =
+            || Arc::new(SeededRandom::new(self.seed, name, self.trace.clone())) as Arc<dyn Random>;
+        Arc::clone(streams.entry(name.to_owned()).or_insert_with(new))
     }
 
     /// The faults that can be asked for by name.
@@ -145,5 +151,20 @@ impl Simulation {
     #[must_use]
     pub fn trace(&self) -> &Trace {
         &self.trace
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_starts_again_draws_new_numbers() {
+        let world = Simulation::new(1, Options::default());
+        let first = world.runtime("a").random_u64();
+        assert_ne!(first, world.runtime("a").random_u64());
+        assert_ne!(first, world.runtime("b").random_u64());
+        let again = Simulation::new(1, Options::default());
+        assert_eq!(first, again.runtime("a").random_u64());
     }
 }
