@@ -91,6 +91,8 @@ pub(crate) struct Driver {
     /// The newest epoch that the disk or a caller spoke of; lower ones are over.
     seen: Epoch,
     kept: Option<Recorded>,
+    /// The newest configuration that was ordered to be written; it may not be durable yet.
+    keeping: Option<Recorded>,
     streams: BTreeMap<Tag, Stream>,
     /// What is durable, for those who pop.
     durable: BTreeMap<Tag, watch::Sender<Version>>,
@@ -129,6 +131,7 @@ impl Driver {
             sender,
             tenure: Tenure::default(),
             seen,
+            keeping: kept.clone(),
             kept,
             streams: tags
                 .into_iter()
@@ -148,8 +151,13 @@ impl Driver {
     /// Works until the disk fails, or an invariant is found broken.
     pub(crate) async fn run(mut self, commands: &mut mpsc::Receiver<Command>) -> Exit {
         loop {
-            let deadlines =
-                [self.due.values().min().copied(), self.reads.deadline(), self.configs.deadline()];
+            // Questions for the configuration are not answered while it is being written.
+            let writing = self.streams.get(&Tag::SYSTEM).is_some_and(Stream::is_writing);
+            let deadlines = [
+                self.due.values().min().copied(),
+                self.reads.deadline(),
+                self.configs.deadline().filter(|_| !writing),
+            ];
             let deadline = deadlines.into_iter().flatten().min();
             let step = tokio::select! {
                 biased;
@@ -397,6 +405,7 @@ impl Driver {
                 return Ok(());
             }
             Written::Kept(recorded, reply, Ok(())) => {
+                // Of two writes the later may be heard of first.
                 if self.kept.as_ref().is_none_or(|kept| kept.stamp() <= recorded.stamp()) {
                     self.kept = Some(*recorded);
                 }
@@ -406,6 +415,7 @@ impl Driver {
                 let full = matches!(error, StoreError::Full { .. });
                 let exit = disk_failed(&error);
                 let _ = reply.send(Err(Refusal::Store(error).into()));
+                self.keeping.clone_from(&self.kept);
                 return if full { Ok(()) } else { Err(exit) };
             }
         }
@@ -432,6 +442,7 @@ impl Driver {
             Ok(batch) => {
                 self.seen = self.seen.max(request.epoch);
                 let recorded = Box::new(request.recorded);
+                self.keeping = Some((*recorded).clone());
                 let write = self.store.write(batch, Durability::Synced);
                 let done = write.map(move |result| Written::Kept(recorded, reply, result));
                 self.writes.push(done.boxed());
@@ -447,7 +458,7 @@ impl Driver {
         if *epoch <= self.tenure.epoch() {
             self.tenure.holds(*epoch, *director)?;
         }
-        if let Some(kept) = &self.kept
+        if let Some(kept) = &self.keeping
             && (kept.stamp() > recorded.stamp()
                 || (kept.stamp() == recorded.stamp() && kept != recorded))
         {

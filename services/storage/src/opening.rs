@@ -26,8 +26,9 @@ pub(crate) async fn run(
     commands: &mut mpsc::Receiver<Command>,
 ) -> Exit {
     context.set_check(CHECK, Err("not open yet".to_owned()));
-    let directory = match take_directory(&context, &config, &*disk, commands).await {
-        Ok(directory) => directory,
+    let (directory, known_store) = match take_directory(&context, &config, &*disk, commands).await
+    {
+        Ok(taken) => taken,
         Err(exit) => return exit,
     };
     let path = directory.path().display().to_string();
@@ -44,6 +45,8 @@ pub(crate) async fn run(
         Err(error) => return Exit::failure(format!("can't use {path}: {}", explain(&error))),
     };
     let id = directory.manifest().store;
+    // Whoever has a new storage made waits for its store's name, and uses the storage at once.
+    known_store.send_replace(Some(id));
     context.set_check(CHECK, Ok(()));
     context.set_state("standby");
     tracing::info!(store = %id, ?tags, "open");
@@ -68,7 +71,7 @@ async fn take_directory(
     config: &Config,
     disk: &dyn Disk,
     commands: &mut mpsc::Receiver<Command>,
-) -> Result<WorkerDirectory, Exit> {
+) -> Result<(WorkerDirectory, watch::Sender<Option<StoreId>>), Exit> {
     let take = || {
         let (path, cluster) = (config.directory.clone(), context.cluster());
         WorkerDirectory::open_or_create(disk, path, cluster, context.service(), context.runtime())
@@ -95,16 +98,14 @@ async fn take_directory(
                     return Err(Exit::failure("the announcement to the foreman has ended"));
                 }
             }
-            let directory = take().map_err(|error| unusable(&error))?;
-            store.send_replace(Some(directory.manifest().store));
-            directory
+            take().map_err(|error| unusable(&error))?
         }
         Err(error) => return Err(unusable(&error)),
     };
     if context.cluster().is_none() {
         context.set_cluster(directory.manifest().cluster);
     }
-    Ok(directory)
+    Ok((directory, store))
 }
 
 fn unusable(error: &DirectoryError) -> Exit {

@@ -346,7 +346,14 @@ impl Stream {
             }
             _ => self.version,
         };
-        self.oldest = self.oldest.max(wanted.min(self.durable.version));
+        let mut oldest = wanted.min(self.durable.version);
+        if let Some(Generation { recovery_version, first_version, .. }) = self.generation()
+            && oldest > recovery_version
+        {
+            // Nothing that is durable is in between.
+            oldest = oldest.max(first_version);
+        }
+        self.oldest = self.oldest.max(oldest);
         self.window.evict(self.oldest.min(self.durable.version));
     }
 

@@ -1,0 +1,284 @@
+//! The whole service, over HTTP on loopback, on a simulated disk, with faked logs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plinth_api::commit_proxy::{LogPeer, Peer};
+use plinth_api::log::{Generation, KEEP, KEPT, KeepRequest};
+use plinth_api::storage::{
+    ASSIGN, Assignment, READ, RangeRead, ReadAnswer, ReadRequest, SHARD_CONFIG, STATUS,
+    ShardConfig, ShardConfigQuery, Status, TagAssignment,
+};
+use plinth_api::{Endpoint, ErrorCode, Nothing, Target};
+use plinth_runtime::{Runtime, Scope, ScopeGuard};
+use plinth_service::{Exit, Host, Peers, Secrets, Sender, Transport};
+use plinth_storage::{Config, Limits};
+use plinth_store::{DiskDelays, SimulatedDisk};
+use plinth_system_config::{Recorded, decode_stored, keys};
+use plinth_types::{
+    ConfigVersion, Epoch, Incarnation, Key, KeyRange, Mutation, Pid, SYSTEM_SHARD, Tag, Value,
+    Version,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::task::JoinHandle;
+
+use crate::fixture::{Log, generation, options};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const USER: Tag = Tag(1);
+
+struct Running {
+    pid: Pid,
+    peers: Peers,
+    exit: JoinHandle<Option<Exit>>,
+    _end: ScopeGuard,
+}
+
+fn new_disk() -> SimulatedDisk {
+    let delays = DiskDelays { open: Duration::ZERO..=Duration::ZERO, ..DiskDelays::default() };
+    SimulatedDisk::new("node-1", Runtime::real().random(), delays, None)
+}
+
+async fn start(disk: &SimulatedDisk) -> Running {
+    let (scope, end) = Scope::new();
+    let host = Host::bind(Runtime::real(), options("storage-1@node-1")).await.unwrap();
+    let pid = host.context().pid().clone();
+    let limits = Limits { read_wait: Duration::from_millis(300), ..Limits::default() };
+    let config = Config { directory: PathBuf::from("/data/storage-1"), foreman: None, limits };
+    let exit = scope.spawn("storage", plinth_storage::serve(host, config, Arc::new(disk.clone())));
+    let service = Some("director-1@node-1".parse().unwrap());
+    let sender = Sender { service, secrets: Secrets::default() };
+    let peers = Peers::new(Transport::new(Runtime::real(), scope.clone(), &sender));
+    let running = Running { pid, peers, exit, _end: end };
+    running.status_when(|_| true).await;
+    running
+}
+
+fn assignment(generation: Generation, logs: &[&Log]) -> Assignment {
+    let below = KeyRange::new(Key::default(), Key::from_static(SYSTEM_SHARD));
+    let peer = |log: &&Log| LogPeer {
+        peer: Peer { service: "log-1@node-1".parse().unwrap(), pid: log.pid.clone() },
+        tags: vec![Tag::SYSTEM, USER],
+    };
+    Assignment {
+        epoch: generation.epoch,
+        director: Incarnation(generation.epoch.0),
+        generation,
+        tags: vec![
+            TagAssignment { tag: Tag::SYSTEM, ranges: vec![KeyRange::system_shard()] },
+            TagAssignment { tag: USER, ranges: vec![below] },
+        ],
+        logs: logs.iter().map(peer).collect(),
+        window_versions: 5_000_000,
+    }
+}
+
+fn set(key: impl Into<Key>, value: &str) -> Vec<Mutation> {
+    vec![Mutation::Set { key: key.into(), value: value.into() }]
+}
+
+fn read(epoch: u64, version: Version, keys: &[&str]) -> ReadRequest {
+    let keys = keys.iter().map(|key| Key::from(*key)).collect();
+    ReadRequest { epoch: Epoch(epoch), version, keys, ranges: Vec::new() }
+}
+
+/// The values as text, `-` for none.
+fn values(answer: &ReadAnswer) -> Vec<String> {
+    let text = |value: &Value| String::from_utf8(value.as_bytes().to_vec()).unwrap();
+    answer.values.iter().map(|value| value.as_ref().map_or("-".to_owned(), text)).collect()
+}
+
+fn recorded(epoch: u64, config_version: u64) -> Recorded {
+    let golden =
+        include_bytes!("../../../../libs/system-config/tests/golden/recorded-level-1.json");
+    let mut recorded: Recorded = decode_stored(golden).unwrap();
+    recorded.config.epoch = Epoch(epoch);
+    recorded.config.config_version = ConfigVersion(config_version);
+    recorded
+}
+
+impl Running {
+    async fn ask<Req: Serialize, Resp: DeserializeOwned>(
+        &self,
+        endpoint: Endpoint<Req, Resp>,
+        request: &Req,
+    ) -> Result<Resp, ErrorCode> {
+        let answer =
+            self.peers.call(&Target::from(&self.pid), &endpoint, request, None, PATIENCE).await;
+        answer.map_err(|error| error.code().unwrap_or_else(|| panic!("{error}")))
+    }
+
+    async fn status_when(&self, condition: impl Fn(&Status) -> bool) -> Status {
+        let reached = async {
+            loop {
+                match self.ask(STATUS, &Nothing {}).await {
+                    Ok(status) if condition(&status) => return status,
+                    Ok(_) | Err(ErrorCode::NotReady) => {
+                        tokio::time::sleep(Duration::from_millis(1)).await
+                    }
+                    Err(code) => panic!("{code:?}"),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.unwrap()
+    }
+
+    async fn shard_config(&self, version: Version) -> ShardConfig {
+        let query = ShardConfigQuery { version: Some(version), wait_ms: 10_000 };
+        self.ask(SHARD_CONFIG, &query).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_epoch_and_the_next_after_a_loss_of_power() {
+    let disk = new_disk();
+    let first = generation(1, Version::ZERO);
+    let log = Log::start("log-1@node-1", first).await;
+    let storage = start(&disk).await;
+    assert_eq!(
+        storage.ask(READ, &read(1, Version(1), &["a"])).await.unwrap_err(),
+        ErrorCode::NotReady
+    );
+    storage.ask(ASSIGN, &assignment(first, &[&log])).await.unwrap();
+
+    let system = log.push(Tag::SYSTEM, set(keys::CONFIG, "config 1"));
+    log.commit();
+    let config = storage.shard_config(system).await;
+    assert_eq!((config.version, config.epoch), (system, Epoch(1)));
+    assert_eq!(config.config, Some("config 1".into()));
+
+    let one = log.push(USER, set("a", "1"));
+    let two = log.push(USER, set("a", "2"));
+    log.commit();
+    assert_eq!(values(&storage.ask(READ, &read(1, two, &["a", "b"])).await.unwrap()), ["2", "-"]);
+    assert_eq!(values(&storage.ask(READ, &read(1, one, &["a"])).await.unwrap()), ["1"]);
+    assert_eq!(values(&storage.ask(READ, &read(1, system, &["a"])).await.unwrap()), ["-"]);
+    log.wait_for(|held| held.pops.iter().any(|pop| pop.tag == USER && pop.version == two)).await;
+    assert_eq!(
+        storage.ask(READ, &read(1, two.plus(1), &["a"])).await.unwrap_err(),
+        ErrorCode::FutureVersion
+    );
+    assert_eq!(
+        storage.ask(READ, &read(1, Version(7), &["a"])).await.unwrap_err(),
+        ErrorCode::TransactionTooOld
+    );
+    assert_eq!(storage.ask(READ, &read(2, two, &["a"])).await.unwrap_err(), ErrorCode::NotReady);
+    assert_eq!(storage.ask(READ, &read(0, two, &["a"])).await.unwrap_err(), ErrorCode::StaleEpoch);
+    let foreign = RangeRead { range: KeyRange::all(), limit: 10, reverse: false };
+    let foreign = ReadRequest { ranges: vec![foreign], ..read(1, two, &[]) };
+    assert_eq!(storage.ask(READ, &foreign).await.unwrap_err(), ErrorCode::WrongShard);
+
+    disk.power_loss(&*Runtime::real().random());
+    drop(storage);
+    let storage = start(&disk).await;
+    let found = storage.shard_config(system).await;
+    assert_eq!((found.config, found.epoch), (Some("config 1".into()), Epoch(1)));
+    let stale = Assignment { epoch: Epoch(0), ..assignment(first, &[&log]) };
+    assert_eq!(storage.ask(ASSIGN, &stale).await.unwrap_err(), ErrorCode::StaleEpoch);
+
+    let second = generation(2, two);
+    log.begin(second);
+    storage.ask(ASSIGN, &assignment(second, &[&log])).await.unwrap();
+    let three = log.push(USER, set("a", "3"));
+    log.commit();
+    assert_eq!(values(&storage.ask(READ, &read(2, three, &["a"])).await.unwrap()), ["3"]);
+    let between = second.first_version.minus(1);
+    assert_eq!(
+        storage.ask(READ, &read(2, between, &["a"])).await.unwrap_err(),
+        ErrorCode::TransactionTooOld
+    );
+    let durable = |status: &Status| status.tags.iter().all(|tag| tag.durable == three);
+    let status = storage.status_when(durable).await;
+    assert!(status.tags.iter().all(|tag| tag.durable_epoch == Epoch(2)));
+}
+
+#[tokio::test]
+async fn what_a_recovery_drops_is_dropped_here() {
+    let disk = new_disk();
+    let first = generation(1, Version::ZERO);
+    let log = Log::start("log-1@node-1", first).await;
+    let storage = start(&disk).await;
+    storage.ask(ASSIGN, &assignment(first, &[&log])).await.unwrap();
+    let kept = log.push(USER, set("a", "kept"));
+    log.commit();
+    let void = log.push(USER, set("a", "void"));
+    assert_eq!(values(&storage.ask(READ, &read(1, void, &["a"])).await.unwrap()), ["void"]);
+
+    let second = generation(2, kept);
+    log.begin(second);
+    storage.ask(ASSIGN, &assignment(second, &[&log])).await.unwrap();
+    let new = log.push(USER, set("b", "new"));
+    log.commit();
+    assert_eq!(
+        values(&storage.ask(READ, &read(2, new, &["a", "b"])).await.unwrap()),
+        ["kept", "new"]
+    );
+    let other = Assignment { director: Incarnation(9), ..assignment(second, &[&log]) };
+    assert_eq!(storage.ask(ASSIGN, &other).await.unwrap_err(), ErrorCode::Superseded);
+    assert_eq!(
+        storage.ask(ASSIGN, &assignment(first, &[&log])).await.unwrap_err(),
+        ErrorCode::StaleEpoch
+    );
+}
+
+#[tokio::test]
+async fn a_log_that_fails_is_left_for_the_next() {
+    let disk = new_disk();
+    let first = generation(1, Version::ZERO);
+    let logs = [Log::start("log-1@node-1", first).await, Log::start("log-2@node-1", first).await];
+    let storage = start(&disk).await;
+    storage.ask(ASSIGN, &assignment(first, &[&logs[0], &logs[1]])).await.unwrap();
+    for (broken, working) in [(0, 1), (1, 0)] {
+        logs[working].held.send_modify(|held| held.broken = false);
+        logs[broken].held.send_modify(|held| held.broken = true);
+        for log in &logs {
+            log.push(USER, set("a", &format!("{working}")));
+            log.commit();
+        }
+        let version = logs[working].held.borrow().end;
+        let answer = storage.ask(READ, &read(1, version, &["a"])).await.unwrap();
+        assert_eq!(values(&answer), [format!("{working}")]);
+    }
+}
+
+#[tokio::test]
+async fn a_durable_state_above_the_recovery_version_ends_the_storage() {
+    let disk = new_disk();
+    let first = generation(1, Version::ZERO);
+    let log = Log::start("log-1@node-1", first).await;
+    let storage = start(&disk).await;
+    storage.ask(ASSIGN, &assignment(first, &[&log])).await.unwrap();
+    let version = log.push(USER, set("a", "1"));
+    log.commit();
+    storage.status_when(|status| status.tags.iter().all(|tag| tag.durable == version)).await;
+    let wrong = assignment(generation(2, version.minus(1)), &[&log]);
+    let answer =
+        storage.peers.call(&Target::from(&storage.pid), &ASSIGN, &wrong, None, PATIENCE).await;
+    assert!(answer.is_err());
+    let exit = tokio::time::timeout(PATIENCE, storage.exit).await.unwrap().unwrap().unwrap();
+    assert_eq!(exit.status, 1);
+    assert!(exit.reason.contains("recovery version"), "{}", exit.reason);
+}
+
+#[tokio::test]
+async fn a_kept_configuration_survives_and_is_never_replaced_by_an_older_one() {
+    let disk = new_disk();
+    let storage = start(&disk).await;
+    assert_eq!(storage.ask(KEPT, &Nothing {}).await.unwrap().recorded, None);
+    let request = |epoch, number| KeepRequest {
+        epoch: Epoch(epoch),
+        director: Incarnation(epoch),
+        recorded: recorded(epoch, number),
+    };
+    storage.ask(KEEP, &request(3, 7)).await.unwrap();
+    assert_eq!(storage.ask(KEEP, &request(3, 6)).await.unwrap_err(), ErrorCode::Superseded);
+    assert_eq!(storage.ask(KEEP, &request(2, 9)).await.unwrap_err(), ErrorCode::StaleEpoch);
+    storage.ask(KEEP, &request(3, 7)).await.unwrap();
+    disk.power_loss(&*Runtime::real().random());
+    drop(storage);
+    let storage = start(&disk).await;
+    assert_eq!(storage.ask(KEPT, &Nothing {}).await.unwrap().recorded, Some(recorded(3, 7)));
+    assert_eq!(storage.ask(KEEP, &request(2, 9)).await.unwrap_err(), ErrorCode::StaleEpoch);
+}
