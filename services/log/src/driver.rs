@@ -43,7 +43,7 @@ pub(crate) enum Command {
     Pull(PullQuery, Reply<PullAnswer>),
     Pop(PopRequest, Reply<Nothing>),
     Confirm(Epoch, Reply<Nothing>),
-    Keep(KeepRequest, Reply<Nothing>),
+    Keep(Box<KeepRequest>, Reply<Nothing>),
     Kept(Reply<Kept>),
     Status(Reply<Status>),
 }
@@ -193,7 +193,7 @@ impl Driver {
                 answer(reply, result.map(|()| Nothing {}));
             }
             Command::Keep(request, reply) => {
-                let result = self.machine.keep(request);
+                let result = self.machine.keep(*request);
                 self.promise(result, Promise::Done, reply);
             }
             Command::Kept(reply) => answer(reply, Ok(Kept { recorded: self.machine.config().cloned() })),

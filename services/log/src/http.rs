@@ -85,7 +85,7 @@ async fn confirm(State(handle): State<Handle>, Query(query): Query<ConfirmQuery>
 #[utoipa::path(put, path = "/v1/system_config", tag = "log", request_body = KeepRequest,
     responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
 async fn keep(State(handle): State<Handle>, Json(request): Json<KeepRequest>) -> Answer<Nothing> {
-    handle.ask(|reply| Command::Keep(request, reply)).await
+    handle.ask(|reply| Command::Keep(Box::new(request), reply)).await
 }
 
 /// The configuration that the log keeps.
