@@ -89,6 +89,7 @@ pub(crate) async fn choose(node: &Arc<Node>, request: AcceptRequest) -> Result<b
         }
         if was_active.is_none() {
             part.founding = Some(founding);
+            part.is_joining = false;
             enter(&this, &mut records, part).await?;
         }
         Ok(true)
@@ -112,10 +113,25 @@ pub(crate) async fn take_up_accepted(node: &Arc<Node>, group: GroupId) -> Result
         }
         part.acceptor.join(group);
         part.founding = Some(founding);
+        part.is_joining = false;
         enter(&this, &mut records, part).await?;
         Ok(true)
     };
     node.finish("take up the founding", work).await
+}
+
+/// Notes that the group has taken it in.
+///
+/// # Errors
+/// The disk's refusal.
+pub(crate) async fn joined(node: &Arc<Node>) -> Result<(), Failure> {
+    let this = Arc::clone(node);
+    let work = async move {
+        let mut records = this.records.lock().await;
+        let part = Part { is_joining: false, ..records.part().clone() };
+        records.set(part).await.map_err(|error| this.disk_failure(&error))
+    };
+    node.finish("joined", work).await
 }
 
 /// Enters a living group under an identity that has never voted. Answers with that identity.
@@ -131,6 +147,7 @@ pub(crate) async fn rejoin(node: &Arc<Node>, group: GroupId) -> Result<u64, Fail
             this.deactivate().await;
             part.acceptor.join(group);
             part.founding = None;
+            part.is_joining = true;
             let raft_id = this.context.runtime().random_u64();
             records.enter_as(raft_id, part).await.map_err(|error| this.disk_failure(&error))?;
         }
@@ -178,20 +195,20 @@ fn founded(founding: &Founding) -> Bootstrap {
 pub(crate) async fn report(node: &Arc<Node>) -> Result<BootstrapReport, Failure> {
     let records = node.records.lock().await;
     let peek = raft::peek(records.store()).map_err(|error| node.disk_failure(&error))?;
-    let acceptor = &records.part().acceptor;
+    let Part { acceptor, is_joining, .. } = records.part();
     let members: Vec<ServiceRef> =
         peek.members.iter().filter_map(|(_, member)| member.service.clone()).collect();
     let nodes = node.registry().nodes(Instant::now()).cloned().collect();
     Ok(BootstrapReport {
         service: node.context.service().clone(),
         raft_id: records.raft_id(),
-        group: acceptor.group,
+        group: acceptor.group.filter(|_| !is_joining),
         recorded: peek.state.stamp().map(|stamp| (stamp.epoch, stamp.config_version)),
         epoch: peek.state.epoch,
         promised: acceptor.promised,
         formatted: acceptor.accepted.as_ref().map(|(_, founding)| founding.group),
         // Without members nothing was ever agreed upon in it.
-        running: peek.is_used && !members.is_empty(),
+        running: peek.is_used && !members.is_empty() && !is_joining,
         members,
         configuration: peek.state.recorded.clone(),
         nodes,

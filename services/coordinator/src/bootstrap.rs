@@ -186,7 +186,12 @@ impl Round<'_> {
             let peers = node.context.peers();
             let answer = peers.call(&target, &JOIN, &request, None, 2 * FORWARD_LIMIT).await;
             match answer {
-                Ok(_) => return node.decide(status(outcome), None),
+                Ok(_) => {
+                    return match ballots::joined(node).await {
+                        Ok(()) => node.decide(status(outcome), None),
+                        Err(failure) => self.wait(&failure.0.detail, &[]),
+                    };
+                }
                 Err(error) => {
                     self.wait(&format!("{} to let it join: {error}", coordinator.service), &[]);
                 }

@@ -77,6 +77,9 @@ pub(crate) struct Part {
     pub(crate) acceptor: Acceptor,
     /// The founding of its group; none where it has joined a group that was founded without it.
     pub(crate) founding: Option<Founding>,
+    /// Whether the group has yet to take it in: until then it counts as one without a group.
+    #[serde(default)]
+    pub(crate) is_joining: bool,
 }
 
 /// The durable records. Every change is synced before it is answered.

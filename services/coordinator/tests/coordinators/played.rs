@@ -1,0 +1,129 @@
+//! Services that the tests play.
+
+use std::sync::{Arc, Mutex};
+
+use axum::extract::State;
+use plinth_api::director::{Appointment, Status};
+use plinth_api::log::Kept;
+use plinth_api::storage::{ShardConfig, Status as StorageStatus};
+use plinth_api::{ErrorCode, Nothing};
+use plinth_runtime::Runtime;
+use plinth_service::{Answer, Context, Exit, Failure, Host, HostOptions, Json, Routes, Secrets};
+use plinth_system_config::Recorded;
+use plinth_types::{ClusterId, Epoch, Pid, ServiceRef, StoreId, Version};
+use tokio::task::JoinHandle;
+use utoipa_axum::routes;
+
+/// A service that runs until it is stopped or dropped.
+pub(crate) struct Played {
+    pub(crate) service: ServiceRef,
+    pub(crate) context: Context,
+    task: JoinHandle<Exit>,
+}
+
+impl Played {
+    pub(crate) async fn start(
+        service: ServiceRef,
+        cluster: ClusterId,
+        routes: impl FnOnce(&Context) -> Routes,
+    ) -> Played {
+        let options = HostOptions {
+            service: service.clone(),
+            bind: "127.0.0.1:0".to_owned(),
+            advertise: None,
+            cluster: Some(cluster),
+            secrets: Secrets { cluster: None, administrator: None },
+        };
+        let host = Host::bind(Runtime::real(), options).await.unwrap();
+        let context = host.context();
+        let routes = routes(&context);
+        let task = tokio::spawn(host.run(routes, std::future::pending()));
+        Played { service, context, task }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.context.pid().clone()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) async fn kill(self) {
+        self.task.abort();
+        drop(self.task.await);
+    }
+}
+
+/// What a played director was told.
+#[derive(Clone, Default)]
+pub(crate) struct Told(Arc<Mutex<Vec<Appointment>>>);
+
+impl Told {
+    pub(crate) fn last(&self) -> Option<Appointment> {
+        self.0.lock().unwrap().last().cloned()
+    }
+}
+
+#[utoipa::path(put, path = "/v1/appointment", request_body = Appointment, responses((status = 200, body = Nothing)))]
+async fn appoint(State(told): State<Told>, Json(request): Json<Appointment>) -> Answer<Nothing> {
+    let mut told = told.0.lock().unwrap();
+    if told.last().is_some_and(|last| last.epoch != request.epoch) {
+        return Err(Failure::new(ErrorCode::Superseded, "one epoch a life"));
+    }
+    told.push(request);
+    Ok(Json(Nothing {}))
+}
+
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
+async fn director_status(State(told): State<Told>) -> Json<Status> {
+    let epoch = told.last().map_or(Epoch::ZERO, |last| last.epoch);
+    Json(Status { epoch, phase: "standby".to_owned(), stalled: None, phases: vec![] })
+}
+
+/// A director that does what it is told and nothing else.
+pub(crate) async fn director(service: ServiceRef, cluster: ClusterId) -> (Played, Told) {
+    let told = Told::default();
+    let shared = told.clone();
+    let routes = Routes::new().service(routes!(appoint)).anyone(routes!(director_status));
+    (Played::start(service, cluster, |_| routes.with_state(shared)).await, told)
+}
+
+#[derive(Clone)]
+struct Keeps {
+    store: StoreId,
+    recorded: Arc<Recorded>,
+}
+
+#[utoipa::path(get, path = "/v1/system_config", responses((status = 200, body = Kept)))]
+async fn kept(State(keeps): State<Keeps>) -> Json<Kept> {
+    Json(Kept { recorded: Some(Recorded::clone(&keeps.recorded)) })
+}
+
+#[utoipa::path(get, path = "/v1/shard_config", responses((status = 200, body = ShardConfig)))]
+async fn shard_config(State(keeps): State<Keeps>) -> Json<ShardConfig> {
+    Json(ShardConfig {
+        store: keeps.store,
+        version: Version(0),
+        epoch: Epoch(0),
+        config: None,
+        shards: vec![],
+    })
+}
+
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = StorageStatus)))]
+async fn storage_status(State(keeps): State<Keeps>) -> Json<StorageStatus> {
+    Json(StorageStatus { store: keeps.store, epoch: Epoch(0), tags: vec![] })
+}
+
+/// A storage that keeps a configuration.
+pub(crate) async fn storage(
+    service: ServiceRef,
+    cluster: ClusterId,
+    store: StoreId,
+    recorded: Recorded,
+) -> Played {
+    let keeps = Keeps { store, recorded: Arc::new(recorded) };
+    let routes = Routes::new()
+        .service(routes!(kept))
+        .service(routes!(shard_config))
+        .anyone(routes!(storage_status));
+    Played::start(service, cluster, |_| routes.with_state(keeps)).await
+}

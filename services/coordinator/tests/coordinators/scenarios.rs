@@ -1,0 +1,275 @@
+//! What must be seen to work.
+
+use std::time::Duration;
+
+use plinth_api::ErrorCode;
+use plinth_api::coordinator::{
+    BEGIN_RECOVERY, BeginRecovery, FAREWELL, Farewell, HOLDING, MEMBERS, READY, RECORD,
+    ReadyRequest, RecordRequest, Recovery, Status,
+};
+use plinth_api::Nothing;
+use plinth_system_config::Recorded;
+use plinth_types::{Epoch, Incarnation, ServiceKind, Version};
+use tokio::time::timeout;
+
+use crate::played::{Played, Told, director, storage};
+use crate::world::{CLUSTER, World, configuration, service, storage_store};
+
+const TEST_LIMIT: Duration = Duration::from_secs(90);
+
+async fn with_director(world: &World, on: usize) -> (Played, Told) {
+    let (played, told) = director(service(ServiceKind::Director, on), CLUSTER).await;
+    world.add(&played, None);
+    (played, told)
+}
+
+fn is_appointed(status: &Status, played: &Played) -> bool {
+    status.director.as_ref().is_some_and(|now| now.pid == played.pid()) && status.leader.is_some()
+}
+
+/// Records a configuration and makes the epoch ready, as its director does.
+async fn make_ready(world: &World, on: usize, epoch: Epoch, director: Incarnation) -> Recorded {
+    let holding = world.holding(on).await;
+    let recorded = configuration(&holding, epoch);
+    let expected = holding.recorded.map(|recorded| recorded.config.config_version);
+    let request = RecordRequest { epoch, director, expected, recorded: recorded.clone() };
+    world.ask(on, &RECORD, &request).await.unwrap();
+    let recovery = Recovery {
+        epoch,
+        director: service(ServiceKind::Director, 1),
+        cause: "a test".to_owned(),
+        started_unix_ms: 0,
+        duration_ms: 0,
+        recovery_version: Version(0),
+        first_version: Version(0),
+        reused: vec![],
+        made: vec![],
+        phases: vec![],
+        trace_id: None,
+    };
+    world.ask(on, &READY, &ReadyRequest { epoch, director, recovery }).await.unwrap();
+    recorded
+}
+
+/// A cluster in its first epoch, ready.
+async fn ready_world() -> (World, Played, Told, Recorded) {
+    let world = World::start().await;
+    let (first, told) = with_director(&world, 1).await;
+    let status = world.until(1, "appointed", |status| is_appointed(status, &first)).await;
+    assert_eq!(status.epoch, Epoch(1));
+    let recorded = make_ready(&world, 2, Epoch(1), first.pid().incarnation).await;
+    world.until(3, "ready", |status| status.ready).await;
+    (world, first, told, recorded)
+}
+
+async fn within_limit(test: impl Future<Output = ()>) {
+    timeout(TEST_LIMIT, test).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_start_founds_one_group_and_appoints_epoch_one() {
+    within_limit(async {
+        let (world, _first, told, recorded) = ready_world().await;
+        let told = told.last().unwrap();
+        assert_eq!((told.epoch, told.cause.as_str()), (Epoch(1), "cold start"));
+        let mut groups = Vec::new();
+        for on in 1..=3 {
+            let status = world.until(on, "ready", |status| status.ready).await;
+            assert_eq!(status.bootstrap.source, "default");
+            assert_eq!(status.members.len(), 3);
+            groups.push(status.group);
+            let holding = world.holding(on).await;
+            assert_eq!(holding.recorded.as_ref(), Some(&recorded));
+            assert_eq!(holding.ready, holding.recorded);
+        }
+        assert!(groups.iter().all(|group| *group == groups[0]));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_the_coordinators_alone_begins_no_epoch() {
+    within_limit(async {
+        let (mut world, first, _told, recorded) = ready_world().await;
+        for on in 1..=3 {
+            world.kill(on).await;
+        }
+        for on in 1..=3 {
+            world.restart(on).await;
+        }
+        for on in 1..=3 {
+            let status = world.until(on, "ready again", |status| status.ready).await;
+            assert_eq!(status.bootstrap.source, "raft");
+            assert_eq!(status.epoch, Epoch(1));
+            assert!(is_appointed(&status, &first));
+        }
+        assert_eq!(world.holding(1).await.recorded, Some(recorded));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_director_that_dies_is_followed_by_the_one_that_stands_by() {
+    within_limit(async {
+        let (world, first, _told, _) = ready_world().await;
+        let (second, told) = with_director(&world, 2).await;
+        let gone = first.pid();
+        world.remove(&first.service.clone());
+        first.kill().await;
+        let status = world.until(1, "followed", |status| is_appointed(status, &second)).await;
+        assert_eq!(status.epoch, Epoch(2));
+        assert!(!status.ready);
+        world.until(1, "told", |_| told.last().is_some_and(|told| told.epoch == Epoch(2))).await;
+        // What the dead one had sent comes too late.
+        let holding = world.holding(3).await;
+        let late = RecordRequest {
+            epoch: Epoch(1),
+            director: gone.incarnation,
+            expected: holding.recorded.as_ref().map(|recorded| recorded.config.config_version),
+            recorded: configuration(&holding, Epoch(1)),
+        };
+        let refused = world.ask(3, &RECORD, &late).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::Superseded));
+        make_ready(&world, 3, Epoch(2), second.pid().incarnation).await;
+        world.until(2, "ready", |status| status.ready).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_farewell_names_the_cause_and_whom_to_avoid() {
+    within_limit(async {
+        let (world, first, _told, _) = ready_world().await;
+        let (second, told) = with_director(&world, 2).await;
+        let farewell = Farewell {
+            epoch: Epoch(1),
+            director: first.pid().incarnation,
+            reason: "log-1@node-2 is gone".to_owned(),
+            suspects: vec![service(ServiceKind::Log, 2)],
+        };
+        world.ask(3, &FAREWELL, &farewell).await.unwrap();
+        world.until(1, "followed", |status| is_appointed(status, &second)).await;
+        world.until(1, "told", |_| told.last().is_some()).await;
+        let told = told.last().unwrap();
+        assert!(told.cause.contains("log-1@node-2 is gone"), "{}", told.cause);
+        assert_eq!(told.suspects, farewell.suspects);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_epoch_can_be_asked_for() {
+    within_limit(async {
+        let (world, _first, _told, _) = ready_world().await;
+        let (second, _) = with_director(&world, 2).await;
+        let request = BeginRecovery { reason: "a drill".to_owned() };
+        let begun = world.ask(2, &BEGIN_RECOVERY, &request).await.unwrap();
+        assert_eq!(begun.superseded, Epoch(1));
+        let status = world.until(3, "followed", |status| is_appointed(status, &second)).await;
+        assert_eq!(status.director.unwrap().cause, "a drill");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_leader_is_followed_and_its_director_adopted() {
+    within_limit(async {
+        let (mut world, first, _told, _) = ready_world().await;
+        let status = world.until(1, "led", |status| status.leader.is_some()).await;
+        let leader = status.leader.unwrap();
+        let on = (1..=3).find(|on| service(ServiceKind::Coordinator, *on) == leader).unwrap();
+        world.kill(on).await;
+        let other = on % 3 + 1;
+        let status = world
+            .until(other, "led by another", |status| {
+                status.ready && status.leader.as_ref().is_some_and(|now| *now != leader)
+            })
+            .await;
+        assert_eq!(status.epoch, Epoch(1));
+        assert!(is_appointed(&status, &first));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_the_answer_is_no_quorum() {
+    within_limit(async {
+        let (mut world, _first, _told, _) = ready_world().await;
+        world.kill(1).await;
+        world.kill(2).await;
+        let status = world.until(3, "alone", |status| !status.ready).await;
+        assert_eq!(status.epoch, Epoch(1));
+        world
+            .until_refused(3, &HOLDING, &Nothing {}, ErrorCode::NoQuorum)
+            .await;
+        // It comes back by itself.
+        world.restart(1).await;
+        world.until(3, "ready again", |status| status.ready).await;
+        world.holding(3).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_has_lost_its_disk_joins_under_a_new_identity() {
+    within_limit(async {
+        let (mut world, _first, _told, recorded) = ready_world().await;
+        let before = world.ask(2, &MEMBERS, &Nothing {}).await.unwrap();
+        world.kill(1).await;
+        world.wipe(1);
+        world.restart(1).await;
+        let status = world
+            .until(1, "back", |status| status.ready && status.bootstrap.source == "peers")
+            .await;
+        assert_eq!(status.epoch, Epoch(1));
+        assert_eq!(status.members.len(), 3);
+        let after = world.ask(1, &MEMBERS, &Nothing {}).await.unwrap();
+        assert_eq!(after.group, before.group);
+        assert_ne!(after.members[0].raft_id, before.members[0].raft_id);
+        assert_eq!(after.members[1..], before.members[1..]);
+        // It counts: with another one gone there still is a majority.
+        world.kill(2).await;
+        world.until(1, "led", |status| status.ready).await;
+        assert_eq!(world.holding(1).await.recorded, Some(recorded));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_every_coordinator_has_lost_its_disk_the_storages_have_the_configuration() {
+    within_limit(async {
+        let (mut world, first, _told, recorded) = ready_world().await;
+        let mut storages = Vec::new();
+        for on in 1..=3 {
+            let kind = service(ServiceKind::Storage, on);
+            let played = storage(kind, CLUSTER, storage_store(on), recorded.clone()).await;
+            world.add(&played, Some(storage_store(on)));
+            storages.push(played);
+        }
+        let before = world.holding(1).await;
+        world.remove(&first.service.clone());
+        first.kill().await;
+        for on in 1..=3 {
+            world.kill(on).await;
+            world.wipe(on);
+        }
+        let (second, _) = with_director(&world, 2).await;
+        for on in 1..=3 {
+            world.restart(on).await;
+        }
+        let status = world.until(1, "followed", |status| is_appointed(status, &second)).await;
+        assert_eq!(status.epoch, Epoch((1 << 20) + 2));
+        let holding = world.holding(1).await;
+        assert_ne!(holding.group, before.group);
+        assert_eq!(holding.recorded, Some(recorded));
+        assert!(holding.version_floor > before.version_floor);
+        for on in 1..=3 {
+            let status = world.until(on, "a member", |status| status.members.len() == 3).await;
+            let source = status.bootstrap.source;
+            assert!(source == "storage" || source == "peers", "{source}");
+        }
+        make_ready(&world, 3, status.epoch, second.pid().incarnation).await;
+        world.until(2, "ready", |status| status.ready).await;
+    })
+    .await;
+}
