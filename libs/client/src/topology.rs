@@ -11,12 +11,14 @@ use plinth_service::Peers;
 use plinth_system_config::Service;
 use plinth_types::{Epoch, KeyRange, Pid, Tag};
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How long the director may hold a long poll.
 const POLL: Duration = Duration::from_secs(10);
 /// How long a coordinator may take to say who the director is.
 const ASK: Duration = Duration::from_millis(500);
+/// How long a peer is waited for before the layout is doubted.
+const PATIENCE: Duration = Duration::from_millis(400);
 /// Between two attempts, while nobody answers.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause.
@@ -93,14 +95,19 @@ impl Followed {
         self.doubt.notify_one();
     }
 
-    /// Waits until an epoch is over.
+    /// Waits until an epoch is over. Meant for who waits for a peer of that epoch: while nothing
+    /// comes, the layout is doubted every so often.
     pub async fn superseded(&self, epoch: Epoch) {
         let mut newest = self.watch();
-        let over = newest
-            .wait_for(|newest| newest.as_ref().is_some_and(|topology| topology.epoch() > epoch));
-        if over.await.is_err() {
-            // The follower has ended, and the service with it.
-            std::future::pending::<()>().await;
+        loop {
+            let over = newest.wait_for(|newest| {
+                newest.as_ref().is_some_and(|topology| topology.epoch() > epoch)
+            });
+            // The inner error is the follower's end, and with it the service's.
+            if timeout(PATIENCE, over).await.is_ok() {
+                return;
+            }
+            self.doubt();
         }
     }
 }
