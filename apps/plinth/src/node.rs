@@ -49,7 +49,7 @@ pub(crate) fn foreman(args: &ServiceArgs) -> ExitCode {
 /// What always runs on a node: its coordinator where the cluster file names one, a director and a
 /// gateway.
 #[must_use]
-pub fn default_statics(cluster: &ClusterFile, foreman: &ServiceRef) -> Vec<ServiceName> {
+pub(crate) fn default_statics(cluster: &ClusterFile, foreman: &ServiceRef) -> Vec<ServiceName> {
     let coordinators = cluster.coordinators.iter().map(|entry| &entry.service);
     let here = coordinators.filter(|service| service.node == foreman.node);
     let others = [ServiceKind::Director, ServiceKind::Gateway];

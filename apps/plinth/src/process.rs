@@ -21,13 +21,13 @@ use crate::roster::{self, World};
 const FLUSH: Duration = Duration::from_millis(300);
 
 /// The exit status of a request that the cluster refuses or of a failure.
-pub const FAILURE: u8 = 1;
+pub(crate) const FAILURE: u8 = 1;
 /// The exit status of a wrong use.
-pub const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 
 /// An error with what caused it, as one line.
 #[must_use]
-pub fn with_sources(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

@@ -16,6 +16,8 @@ use crate::driver::{Message, Snapshot};
 /// The pause after the first report that did not get through; it doubles up to the usual interval.
 /// Short, because at a cold start everybody waits for the coordinators to appear.
 const FIRST_RETRY: Duration = Duration::from_millis(20);
+/// How often a node reports that belongs to no cluster yet: the founding waits for it.
+const UNFOUNDED_EVERY: Duration = Duration::from_millis(50);
 /// The least time between two reports, however much changes.
 const BREATH: Duration = Duration::from_millis(10);
 
@@ -54,7 +56,7 @@ async fn report(
                 if driver.send(Message::Orders(orders)).await.is_err() {
                     return;
                 }
-                REPORT_EVERY
+                if report.report.cluster.is_some() { REPORT_EVERY } else { UNFOUNDED_EVERY }
             }
             Err(error) => {
                 // A coordinator that is away is ordinary; it is said once.

@@ -216,6 +216,20 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// A log or storage is up only once it has announced its store: before, nobody can use it.
+    fn state(&self, kind: ServiceKind) -> WorkerState {
+        let waits_for_store =
+            matches!(kind, ServiceKind::Log | ServiceKind::Storage) && self.store.is_none();
+        match &self.life {
+            Life::Down | Life::Waiting { .. } => WorkerState::Down,
+            Life::Ours(_) | Life::Foreign { .. } if waits_for_store => WorkerState::Starting,
+            Life::Ours(Ours { pid: None, .. }) => WorkerState::Starting,
+            Life::Ours(_) | Life::Foreign { .. } => WorkerState::Up,
+        }
+    }
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct Workers {
@@ -509,11 +523,7 @@ impl Workers {
             .iter()
             .map(|(name, entry)| Worker {
                 name: *name,
-                state: match &entry.life {
-                    Life::Ours(Ours { pid: Some(_), .. }) | Life::Foreign { .. } => WorkerState::Up,
-                    Life::Ours(_) => WorkerState::Starting,
-                    Life::Down | Life::Waiting { .. } => WorkerState::Down,
-                },
+                state: entry.state(name.kind),
                 pid: entry.pid().cloned(),
                 store: entry.store,
                 announced: matches!(entry.life, Life::Foreign { .. }),

@@ -7,6 +7,7 @@ use plinth_api::foreman::Welcome;
 use plinth_api::log::Kept;
 use plinth_service::{Context, DirectoryError, Exit, WorkerDirectory, announce};
 use plinth_store::{Disk, Store};
+use plinth_types::StoreId;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
@@ -27,8 +28,9 @@ pub(crate) async fn run(
     let starting = Refusal::Starting("the log is opening its directory");
     context.set_state("starting");
     context.set_check(CHECK, Err("not open yet".to_owned()));
-    let directory = match take_directory(&context, &config, &*disk, commands).await {
-        Ok(directory) => directory,
+    let (directory, known_store) = match take_directory(&context, &config, &*disk, commands).await
+    {
+        Ok(taken) => taken,
         Err(exit) => return exit,
     };
     let manifest = directory.manifest();
@@ -42,6 +44,8 @@ pub(crate) async fn run(
         Err(error) => return serve_damaged(&context, &*store, &error, commands).await,
     };
     let machine = Machine::new(manifest.store, config.limits, found);
+    // Whoever has a new log made waits for its store's name, and uses the log at once.
+    known_store.send_replace(Some(manifest.store));
     context.set_epoch(machine.locked());
     context.set_version(machine.durable());
     context.set_state("closed");
@@ -58,7 +62,7 @@ async fn take_directory(
     config: &Config,
     disk: &dyn Disk,
     commands: &mut mpsc::Receiver<Command>,
-) -> Result<WorkerDirectory, Exit> {
+) -> Result<(WorkerDirectory, watch::Sender<Option<StoreId>>), Exit> {
     let take = || {
         let (path, cluster) = (config.directory.clone(), context.cluster());
         WorkerDirectory::open_or_create(disk, path, cluster, context.service(), context.runtime())
@@ -75,16 +79,14 @@ async fn take_directory(
             let Some(welcome) = announcing() else {
                 return Err(Exit::usage("a log without a directory needs a foreman, or the cluster's id"));
             };
-            let directory = take_once_founded(context, welcome, take, commands).await?;
-            known_store.send_replace(Some(directory.manifest().store));
-            directory
+            take_once_founded(context, welcome, take, commands).await?
         }
         Err(error) => return Err(unusable(&error)),
     };
     if context.cluster().is_none() {
         context.set_cluster(directory.manifest().cluster);
     }
-    Ok(directory)
+    Ok((directory, known_store))
 }
 
 async fn take_once_founded(

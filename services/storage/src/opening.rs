@@ -8,6 +8,7 @@ use futures::FutureExt as _;
 use plinth_api::log::Kept;
 use plinth_service::{Context, DirectoryError, Exit, WorkerDirectory, announce};
 use plinth_store::Disk;
+use plinth_types::StoreId;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;

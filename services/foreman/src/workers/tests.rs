@@ -57,6 +57,8 @@ fn a_wanted_worker_is_started_once_and_is_up_when_it_has_announced_itself() {
     assert_eq!(workers.take_commands(), []);
     workers.started(name("log-1"), number, Some(process(10)));
     assert_eq!(state(&workers, "log-1"), WorkerState::Starting);
+    workers.announce(at(2), &announcement("log-1", 5, 10, None)).unwrap();
+    assert_eq!(state(&workers, "log-1"), WorkerState::Starting, "without a store it is of no use");
     workers.announce(at(2), &announcement("log-1", 5, 10, Some(3))).unwrap();
     assert_eq!(state(&workers, "log-1"), WorkerState::Up);
     assert_eq!(
