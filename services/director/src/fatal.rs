@@ -27,6 +27,18 @@ impl Fatal {
         Fatal { reason: format!("{service} {what}"), suspects: vec![service.clone()] }
     }
 
+    /// A component of the epoch ended itself. Whom its reason names is suspected with it: a
+    /// component exits when a peer does not answer it, and either end may be cut off.
+    pub(crate) fn exited(service: &ServiceRef, reason: &str) -> Fatal {
+        let named = reason
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '@'))
+            .filter_map(|word| word.parse().ok())
+            .filter(|named| named != service);
+        let mut fatal = Fatal::of(service, format_args!("exited: {reason}"));
+        fatal.suspects.extend(named);
+        fatal
+    }
+
     /// A component could not be made to do something.
     pub(crate) fn call(peer: &Peer, doing: &str, error: &CallError) -> Fatal {
         tracing::warn!(service = %peer.service, pid = %peer.pid, %error, "{doing} failed");
@@ -58,6 +70,38 @@ impl fmt::Display for Words<'_> {
             CallError::Problem(problem) => f.write_str(problem.code.as_str()),
             CallError::Answer { .. } => f.write_str("its answer is not of the form agreed"),
             CallError::Request(_) => f.write_str("the request can't be written"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::service;
+    use plinth_api::Problem;
+
+    #[test]
+    fn whom_an_exit_names_is_suspected_too() {
+        let proxy = service("commit-proxy-1@node-2");
+        let fatal = Fatal::exited(&proxy, "no answer from log-1@node-3: 1000 ms (at b@c, 10:40)");
+        assert_eq!(fatal.suspects, [proxy.clone(), service("log-1@node-3")]);
+        assert_eq!(Fatal::exited(&proxy, "commit-proxy-1@node-2 stops").suspects, [proxy]);
+    }
+
+    #[test]
+    fn words_bear_no_address() {
+        let peer = || "10.0.0.1:4000".to_owned();
+        let detail = peer;
+        for error in [
+            CallError::Transport(TransportError::Connect { peer: peer(), detail: detail() }),
+            CallError::Transport(TransportError::Timeout { peer: peer(), after_ms: 5 }),
+            CallError::Transport(TransportError::Broken { peer: peer(), detail: detail() }),
+            CallError::Problem(Box::new(Problem::new(ErrorCode::Internal, detail()))),
+            CallError::Answer { peer: peer(), detail: detail() },
+            CallError::Request(detail()),
+        ] {
+            let words = Words(&error).to_string();
+            assert!(!words.contains("10.0.0.1"), "{words}");
         }
     }
 }

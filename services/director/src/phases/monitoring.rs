@@ -53,9 +53,7 @@ async fn watch_one(reign: Reign, component: Peer, silence: Duration, heard: mpsc
     let end = end.await;
     tracing::warn!(service = %component.service, pid = %component.pid, ?end, "a component has ended");
     reign.fail(match end {
-        MonitorEnd::Exited { reason } => {
-            Fatal::of(&component.service, format_args!("exited: {reason}"))
-        }
+        MonitorEnd::Exited { reason } => Fatal::exited(&component.service, &reason),
         MonitorEnd::Gone { .. } => Fatal::of(&component.service, "died"),
         MonitorEnd::Silent { after } => {
             Fatal::of(&component.service, format_args!("was silent for {} ms", after.as_millis()))

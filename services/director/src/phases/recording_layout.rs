@@ -58,7 +58,8 @@ async fn record(reign: &Reign, plan: &Plan, holding: &Holding) -> Result<(), Fat
             if tries > 1 && is_recorded(reign, plan).await {
                 return Ok(());
             }
-            return Err(Fatal::new(format!("the layout was refused: {error}")));
+            tracing::warn!(%error, "the layout was refused");
+            return Err(Fatal::new(format!("the layout was refused: {}", Words(&error))));
         }
         if Instant::now() >= deadline {
             return Err(Fatal::new(format!("the layout could not be recorded: {}", Words(&error))));
