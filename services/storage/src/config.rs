@@ -29,6 +29,8 @@ pub struct Limits {
     pub read_parts: usize,
     /// Bytes that one read answers with, about; ranges are then cut short.
     pub read_bytes: usize,
+    /// Bytes of single keys' values in one answer; a read of more is refused.
+    pub value_bytes: usize,
     /// How long changes of user data, and the mere passing of versions, may wait before they are
     /// made durable. The system shard's changes never wait.
     pub flush_delay: Duration,
@@ -54,6 +56,7 @@ impl Default for Limits {
             read_wait: Duration::from_secs(1),
             read_parts: 10_000,
             read_bytes: 4 << 20,
+            value_bytes: 32 << 20,
             flush_delay: Duration::from_millis(100),
             flush_bytes: 16 << 20,
             window_bytes: 512 << 20,

@@ -33,6 +33,9 @@ pub(crate) fn read(
         stream.readable(version)?;
         let value = stream.get(key, version, store)?;
         bytes += value.as_ref().map_or(0, |value| value.0.len());
+        if bytes > limits.value_bytes {
+            return Err(Refusal::TooLarge(limits.value_bytes));
+        }
         values.push(value);
     }
     let mut ranges = Vec::with_capacity(request.ranges.len());

@@ -55,6 +55,9 @@ pub enum Refusal {
         /// How many may be.
         limit: usize,
     },
+    /// The values asked for are more than one answer holds.
+    #[error("the values of one read may have {0} bytes together: ask for fewer keys at a time")]
+    TooLarge(usize),
     /// Too many requests wait.
     #[error("{0} requests wait for a version already")]
     Waiting(usize),
@@ -89,7 +92,7 @@ impl Refusal {
             Refusal::Future { .. } => ErrorCode::FutureVersion,
             Refusal::TooOld { .. } => ErrorCode::TransactionTooOld,
             Refusal::WrongShard(_) => ErrorCode::WrongShard,
-            Refusal::TooMuch { .. } => ErrorCode::LimitExceeded,
+            Refusal::TooMuch { .. } | Refusal::TooLarge(_) => ErrorCode::LimitExceeded,
             Refusal::Waiting(_) => ErrorCode::Overloaded,
             Refusal::Store(StoreError::Full { .. }) => ErrorCode::DiskFull,
             Refusal::Store(StoreError::Corrupt { .. }) => ErrorCode::Damaged,
