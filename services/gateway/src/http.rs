@@ -26,6 +26,9 @@ use crate::keys::{user_key, user_value};
 /// How long a coordinator or director may take for a question about the cluster.
 const ASK: Duration = Duration::from_millis(700);
 
+/// The configuration, as a coordinator tells it.
+const CONFIG: Endpoint<Nothing, SystemConfig<ServiceRef>> = Endpoint::get("/v1/config");
+
 /// What the handlers share.
 #[derive(Clone)]
 pub(crate) struct Gateway(Arc<Inner>);
@@ -42,7 +45,10 @@ impl Gateway {
     }
 
     /// The first answer of a coordinator; a coordinator that is not the leader forwards.
-    async fn ask<T: DeserializeOwned>(&self, endpoint: &Endpoint<Nothing, T>) -> Result<T, Failure> {
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        endpoint: &Endpoint<Nothing, T>,
+    ) -> Result<T, Failure> {
         let mut last = Failure::new(ErrorCode::NoQuorum, "no coordinator is known");
         for target in &self.0.config.coordinators {
             let call = self.0.context.peers().call(target, endpoint, &Nothing {}, None, ASK);
@@ -298,13 +304,13 @@ async fn status(State(gateway): State<Gateway>) -> Answer<ClusterStatus> {
     Ok(Json(ClusterStatus { health, epoch, phase, ready, problems, coordinator, director }))
 }
 
-/// The configuration as it is recorded, with its number as ETag.
+/// The configuration as the coordinators hold it, with its number as ETag.
 #[utoipa::path(
     get, path = "/v1/config",
     responses((status = 200, body = SystemConfig<ServiceRef>), (status = 503, body = Problem))
 )]
 async fn config(State(gateway): State<Gateway>) -> Result<Response, Failure> {
-    let config = gateway.live()?.recorded.config;
+    let config = gateway.ask(&CONFIG).await?;
     let tag = HeaderValue::try_from(format!("\"{}\"", config.config_version));
     let mut response = (StatusCode::OK, Json(config)).into_response();
     if let Ok(tag) = tag {

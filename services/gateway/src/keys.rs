@@ -17,11 +17,19 @@ const PREFIX: &str = "/v1/keys/";
 /// `invalid_request` where neither names a key or the base64 is none, `limit_exceeded`,
 /// `system_key`.
 pub(crate) fn user_key(raw_path: &str, key_b64: Option<&str>) -> Result<Key, Failure> {
-    let bytes = match (raw_path.strip_prefix(PREFIX), key_b64) {
-        (_, Some(text)) => STANDARD
-            .decode(text)
-            .or_else(|_| URL_SAFE.decode(text))
-            .map_err(|error| invalid(&format!("key_b64 is not base64: {error}")))?,
+    let in_path = raw_path.strip_prefix(PREFIX).filter(|raw| !raw.is_empty());
+    let bytes = match (in_path, key_b64) {
+        (Some(_), Some(_)) => {
+            return Err(invalid("name the key once: in the path, or as key_b64"));
+        }
+        (None, Some(text)) => {
+            // A `+` that was not escaped in the query has become a space.
+            let text = text.replace(' ', "+");
+            STANDARD
+                .decode(&text)
+                .or_else(|_| URL_SAFE.decode(&text))
+                .map_err(|error| invalid(&format!("key_b64 is not base64: {error}")))?
+        }
         (Some(raw), None) => percent_encoding::percent_decode_str(raw).collect(),
         (None, None) => {
             return Err(invalid("name a key: /v1/keys/{key}, or /v1/keys?key_b64= for any bytes"));
@@ -76,11 +84,18 @@ mod tests {
             ("/v1/keys//", b"/"),
             ("/v1/keys/%00%fe", b"\x00\xfe"),
             ("/v1/keys/%252F", b"%2F"),
-            ("/v1/keys/", b""),
         ] {
             assert_eq!(user_key(path, None).expect(path).as_bytes(), key, "{path}");
         }
-        assert_eq!(user_key("/v1/keys", Some("/v4=")).expect("valid").as_bytes(), b"\xfe\xfe");
+        for (text, key) in [
+            ("/v4=", &b"\xfe\xfe"[..]),
+            ("_v4=", b"\xfe\xfe"),
+            ("++++", b"\xfb\xef\xbe"),
+            ("    ", b"\xfb\xef\xbe"),
+            ("", b""),
+        ] {
+            assert_eq!(user_key("/v1/keys", Some(text)).expect(text).as_bytes(), key, "{text}");
+        }
     }
 
     #[test]
@@ -89,6 +104,7 @@ mod tests {
         assert_eq!(code(user_key("/v1/keys/%ff/system", None)), ErrorCode::SystemKey);
         assert_eq!(code(user_key("/v1/keys", None)), ErrorCode::InvalidRequest);
         assert_eq!(code(user_key("/v1/keys", Some("?"))), ErrorCode::InvalidRequest);
+        assert_eq!(code(user_key("/v1/keys/a", Some("YQ=="))), ErrorCode::InvalidRequest);
         let long = format!("/v1/keys/{}", "k".repeat(KEY_LIMIT + 1));
         assert_eq!(code(user_key(&long, None)), ErrorCode::LimitExceeded);
         let problem = user_value(Bytes::from(vec![0; VALUE_LIMIT + 1])).expect_err("refused");

@@ -2,8 +2,8 @@
 //!
 //! It keeps no state: any number of gateways serve the same cluster, and a client may talk to any
 //! of them. Reads are strictly serializable; a write is answered once it is committed, and where
-//! its fate is not known the answer says so (`commit_unknown_result`). It refuses users' keys below
-//! `\xff`, which belong to the system.
+//! its fate is not known the answer says so (`commit_unknown_result`). It refuses keys from `\xff` on,
+//! which belong to the system.
 
 mod config;
 mod http;
@@ -14,14 +14,13 @@ pub use http::openapi;
 
 use plinth_client::Database;
 use plinth_service::{Exit, Host, announce};
-use plinth_types::StoreId;
-use tokio::sync::watch;
 
 /// Serves until it is asked to stop.
 pub async fn serve(host: Host, config: Config) -> Exit {
     let context = host.context();
-    let (_, no_store) = watch::channel(None::<StoreId>);
-    let _welcome = config.foreman.clone().map(|foreman| announce(&context, foreman, no_store));
+    if let Some(foreman) = config.foreman.clone() {
+        announce(&context, foreman, None);
+    }
     let database =
         Database::new(context.scope(), context.peers().clone(), config.coordinators.clone());
     let routes = http::routes().with_state(http::Gateway::new(context.clone(), database, config));

@@ -1,0 +1,112 @@
+//! The gateway with no cluster behind it: bad requests are told what is wrong, good ones that
+//! nothing answers, and the status answers all the same.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use plinth_api::gateway::ClusterStatus;
+use plinth_api::{ErrorCode, Problem, Target, TimeLimit};
+use plinth_gateway::Config;
+use plinth_runtime::{Runtime, Scope, ScopeGuard};
+use plinth_service::{Host, HostOptions, Secrets, Sender, Transport};
+use tower::ServiceExt as _;
+
+struct Asker {
+    _end: ScopeGuard,
+    transport: Transport,
+    address: String,
+}
+
+impl Asker {
+    async fn new() -> Asker {
+        let (scope, end) = Scope::new();
+        let options = |service: &str| HostOptions {
+            service: service.parse().unwrap(),
+            bind: "127.0.0.1:0".to_owned(),
+            advertise: None,
+            cluster: None,
+            secrets: Secrets::default(),
+        };
+        // An address at which nobody answers: bound, told, and given up again.
+        let gone = Host::bind(Runtime::real(), options("coordinator-1@node-1")).await.unwrap();
+        let coordinator = Target::address(&gone.context().pid().address);
+        drop(gone);
+        let host = Host::bind(Runtime::real(), options("gateway-1@node-1")).await.unwrap();
+        let address = host.context().pid().address.clone();
+        let config =
+            Config { deadline: Duration::from_millis(200), ..Config::new(vec![coordinator], None) };
+        drop(scope.spawn("gateway", plinth_gateway::serve(host, config)));
+        let transport = Transport::new(Runtime::real(), scope.clone(), &Sender::default());
+        Asker { _end: end, transport, address }
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Response<Bytes> {
+        let url = format!("http://{}{path}", self.address);
+        let mut request = Request::builder().method(method).uri(url).body(body).unwrap();
+        request.extensions_mut().insert(TimeLimit(Duration::from_secs(20)));
+        self.transport.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn problem(&self, method: Method, path: &str, body: Bytes) -> Problem {
+        let answer = self.ask(method, path, body).await;
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
+        let problem: Problem = serde_json::from_slice(answer.body()).unwrap();
+        assert_eq!(problem.code.status(), answer.status(), "{path}");
+        problem
+    }
+}
+
+#[tokio::test]
+async fn bad_requests_are_told_what_is_wrong() {
+    let asker = Asker::new().await;
+    let long_key = format!("/v1/keys/{}", "k".repeat(10_001));
+    let large = Bytes::from(vec![b'v'; 100_001]);
+    let none = Bytes::new;
+    for (method, path, body, code) in [
+        (Method::GET, "/v1/keys/%ff", none(), ErrorCode::SystemKey),
+        (Method::PUT, "/v1/keys/%FF/system/config", none(), ErrorCode::SystemKey),
+        (Method::GET, "/v1/keys?key_b64=/w==", none(), ErrorCode::SystemKey),
+        (Method::GET, "/v1/keys?key_b64=!", none(), ErrorCode::InvalidRequest),
+        (Method::GET, "/v1/keys", none(), ErrorCode::InvalidRequest),
+        (Method::GET, "/v1/keys/a?key_b64=YQ==", none(), ErrorCode::InvalidRequest),
+        (Method::GET, "/v1/keys/a?colour=blue", none(), ErrorCode::InvalidRequest),
+        (Method::DELETE, &long_key, none(), ErrorCode::LimitExceeded),
+        (Method::PUT, "/v1/keys/a", large, ErrorCode::LimitExceeded),
+        (Method::POST, "/v1/keys/a", none(), ErrorCode::MethodNotAllowed),
+        (Method::POST, "/v1/transactions", none(), ErrorCode::NotFound),
+    ] {
+        let problem = asker.problem(method.clone(), path, body).await;
+        assert_eq!(problem.code, code, "{method} {path}: {}", problem.detail);
+    }
+    let problem = asker.problem(Method::PUT, "/v1/keys/a", vec![0; 100_001].into()).await;
+    assert_eq!(problem.facts["limit_bytes"], "100000");
+    assert_eq!(problem.facts["actual_bytes"], "100001");
+}
+
+#[tokio::test]
+async fn nothing_is_served_and_the_status_says_why() {
+    let asker = Asker::new().await;
+    for (method, path) in [
+        (Method::GET, "/v1/keys/a/../b"),
+        (Method::PUT, "/v1/keys/a%2Fb"),
+        (Method::DELETE, "/v1/keys//"),
+        (Method::GET, "/v1/layout"),
+    ] {
+        let problem = asker.problem(method.clone(), path, Bytes::new()).await;
+        assert_eq!(problem.code, ErrorCode::NotReady, "{method} {path}: {}", problem.detail);
+        assert!(problem.retryable);
+    }
+    for path in ["/v1/config", "/v1/recoveries", "/v1/nodes", "/v1/processes"] {
+        let problem = asker.problem(Method::GET, path, Bytes::new()).await;
+        assert_eq!(problem.code, ErrorCode::NoQuorum, "{path}: {}", problem.detail);
+    }
+    let head = asker.ask(Method::HEAD, "/v1/keys/a", Bytes::new()).await;
+    assert_eq!(head.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let status = asker.ask(Method::GET, "/v1/status", Bytes::new()).await;
+    assert_eq!(status.status(), StatusCode::OK);
+    let status: ClusterStatus = serde_json::from_slice(status.body()).unwrap();
+    assert_eq!((status.health.as_str(), status.ready), ("unavailable", false));
+    assert!(!status.problems.is_empty());
+}
