@@ -15,6 +15,10 @@ use crate::transaction::Transaction;
 /// only services may call here, and only they can mark a transaction as the system's.
 pub(crate) fn routes() -> Routes<Handle> {
     Routes::new()
+        .describe(
+            "Plinth commit proxy",
+            "Takes commits in batches through the pipeline, and serves read versions.",
+        )
         .service(routes!(assign))
         .service(routes!(open))
         .service(routes!(commit))

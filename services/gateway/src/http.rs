@@ -83,6 +83,7 @@ impl Gateway {
 /// The routes of the public API.
 pub(crate) fn routes() -> Routes<Gateway> {
     Routes::new()
+        .describe("Plinth gateway", "The public API: keys, and the state of the cluster.")
         .user(routes!(get_key, put_key, delete_key))
         .user(routes!(get_key_b64, put_key_b64, delete_key_b64))
         .anyone(routes!(status))

@@ -10,7 +10,11 @@ use crate::driver::Handle;
 
 /// The endpoints and who may call them.
 pub(crate) fn routes() -> Routes<Handle> {
-    Routes::new().service(routes!(assign)).service(routes!(resolve)).anyone(routes!(status))
+    Routes::new()
+        .describe("Plinth resolver", "Decides which transactions of a key range conflict.")
+        .service(routes!(assign))
+        .service(routes!(resolve))
+        .anyone(routes!(status))
 }
 
 /// Takes up an epoch with an empty history. A lower one, and the same one of another director, are

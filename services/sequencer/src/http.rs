@@ -14,6 +14,10 @@ use crate::driver::Handle;
 /// The endpoints and who may call them.
 pub(crate) fn routes() -> Routes<Handle> {
     Routes::new()
+        .describe(
+            "Plinth sequencer",
+            "Hands out commit versions and knows the latest committed one.",
+        )
         .service(routes!(assign))
         .service(routes!(commit_version))
         .service(routes!(report))
