@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::join_all;
+use plinth_api::Target;
 use plinth_api::coordinator::{
     ACCEPT, AcceptRequest, Bootstrap, BootstrapReport, CHOSEN, Founding, PROMISE, Promise,
     PromiseRequest,
 };
-use plinth_api::Target;
 use plinth_service::Failure;
 use plinth_types::{GroupId, ServiceRef};
 use tokio::time::Instant;
@@ -42,8 +42,7 @@ pub(crate) async fn promise(node: &Arc<Node>, request: PromiseRequest) -> Result
     let work = async move {
         let mut records = this.records.lock().await;
         let mut part = records.part().clone();
-        let promise =
-            part.acceptor.promise(request.ballot, &request.renounce, records.raft_id());
+        let promise = part.acceptor.promise(request.ballot, &request.renounce, records.raft_id());
         let has_left = part.acceptor.active_group().is_none();
         records.set(part).await.map_err(|error| this.disk_failure(&error))?;
         if has_left {
@@ -245,7 +244,7 @@ pub(crate) async fn hold(node: &Arc<Node>, plan: &Plan, heard: u64) -> Ballot {
         }
         Verdict::TooFew { highest } => return Ballot::Failed { highest: highest.max(ballot) },
     };
-    let request = AcceptRequest { ballot, founding };
+    let request = AcceptRequest { ballot, founding: *founding };
     let accepted = ask_members(node, &request, false).await;
     if !plan.is_enough(accepted) {
         return Ballot::Failed { highest: ballot };

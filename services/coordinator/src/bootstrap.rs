@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plinth_api::coordinator::{Bootstrap, Founding, JOIN, JoinRequest};
 use plinth_api::Target;
+use plinth_api::coordinator::{Bootstrap, Founding, JOIN, JoinRequest};
 use plinth_system_config::bootstrap::{
     Decision, Floor, Inputs, Keeper, Known, Missing, Outcome, RaftState, decide,
 };
@@ -240,9 +240,7 @@ impl Round<'_> {
 
 /// Whether a majority of the members of a group was heard to act in it.
 fn acts_in(inputs: &Inputs, group: GroupId) -> bool {
-    let acting = |state: &Known<RaftState>| {
-        matches!(state, Known::Has(RaftState::Running(report)) if report.group_id == group)
-    };
+    let acting = |state: &Known<RaftState>| matches!(state, Known::Has(RaftState::Running(report)) if report.group_id == group);
     let members = inputs.peers.values().find_map(|state| match state {
         Known::Has(RaftState::Running(report)) if report.group_id == group => {
             Some(report.members.len())
@@ -254,8 +252,7 @@ fn acts_in(inputs: &Inputs, group: GroupId) -> bool {
 }
 
 fn is_heard(inputs: &Inputs, member: &ServiceRef) -> bool {
-    *member == inputs.me
-        || inputs.peers.get(member).is_some_and(|state| *state != Known::Unknown)
+    *member == inputs.me || inputs.peers.get(member).is_some_and(|state| *state != Known::Unknown)
 }
 
 fn list(missing: &[Missing]) -> String {
@@ -267,7 +264,9 @@ fn texts(outcome: &Outcome) -> Vec<String> {
     outcome
         .rejected
         .iter()
-        .map(|rejected| format!("{} (store {}): {}", rejected.service, rejected.store, rejected.reason))
+        .map(|rejected| {
+            format!("{} (store {}): {}", rejected.service, rejected.store, rejected.reason)
+        })
         .collect()
 }
 

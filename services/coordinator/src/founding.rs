@@ -119,7 +119,7 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {
     /// Ask everyone to accept this.
-    Propose(Founding),
+    Propose(Box<Founding>),
     /// A group is there already.
     Founded(GroupId),
     /// Too few; the next ballot must be above this one.
@@ -164,10 +164,10 @@ impl Plan {
             .filter_map(|promise| promise.accepted.as_ref())
             .filter(|(_, founding)| is_still_possible(founding, &granted))
             .max_by_key(|(ballot, _)| *ballot);
-        Verdict::Propose(match accepted {
+        Verdict::Propose(Box::new(match accepted {
             Some((_, founding)) => founding.clone(),
             None => Founding { members, ..self.founding.clone() },
-        })
+        }))
     }
 }
 

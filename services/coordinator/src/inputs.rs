@@ -71,9 +71,7 @@ pub(crate) async fn gather(node: &Arc<Node>, since: Instant) -> Result<Inputs, F
         cluster_file: node.cluster.names(),
         peers: peers
             .into_iter()
-            .map(|(service, report)| {
-                (service, report.as_ref().map_or(Known::Unknown, raft_state))
-            })
+            .map(|(service, report)| (service, report.as_ref().map_or(Known::Unknown, raft_state)))
             .collect(),
         initial_nodes: node.cluster.initial_nodes.clone(),
         foremen,
@@ -182,8 +180,7 @@ async fn ask_worker(context: &Context, service: &ServiceRef, target: &Target) ->
         known(kept.map(|kept| kept.recorded.map(Ok)))
     };
     if service.kind() == ServiceKind::Log {
-        let status =
-            async { peers.call(target, &log::STATUS, &nothing, None, ASK_LIMIT).await };
+        let status = async { peers.call(target, &log::STATUS, &nothing, None, ASK_LIMIT).await };
         let (kept, status) = join(kept, status).await;
         let (mut epoch, mut version, mut tags) = (Epoch::ZERO, Version::ZERO, BTreeSet::new());
         if let Ok(status) = status {

@@ -94,7 +94,10 @@ impl Records {
     ///
     /// # Errors
     /// The disk's refusal, or a damaged record.
-    pub(crate) async fn open(store: Arc<dyn Store>, runtime: &Runtime) -> Result<Records, RecordError> {
+    pub(crate) async fn open(
+        store: Arc<dyn Store>,
+        runtime: &Runtime,
+    ) -> Result<Records, RecordError> {
         let part = read(&*store, TABLE, PART)?.unwrap_or_default();
         let raft_id = match read(&*store, TABLE, RAFT_ID)? {
             Some(raft_id) => raft_id,

@@ -129,8 +129,10 @@ impl World {
                 if proposer.proposed.is_none()
                     && let Verdict::Propose(founding) = proposer.plan.weigh(&proposer.promises)
                 {
-                    self.foundings.entry(founding.group).or_insert_with(|| founding.clone());
-                    proposer.proposed = Some(founding);
+                    self.foundings
+                        .entry(founding.group)
+                        .or_insert_with(|| Founding::clone(&founding));
+                    proposer.proposed = Some(*founding);
                 }
             }
             Step::Accept { proposer, at } => {
@@ -215,15 +217,14 @@ fn found(coordinators: &mut [Coordinator], plan: &Plan, ballot: u64) -> Option<F
     let promises = coordinators
         .iter_mut()
         .enumerate()
-        .map(|(n, one)| {
-            (name(n as u32), one.acceptor.promise(ballot, &plan.renounce, one.raft_id))
-        })
+        .map(|(n, one)| (name(n as u32), one.acceptor.promise(ballot, &plan.renounce, one.raft_id)))
         .collect();
     let Verdict::Propose(founding) = plan.weigh(&promises) else { return None };
-    let accepted =
-        coordinators.iter_mut().filter_map(|c| c.acceptor.accept(ballot, founding.clone()).then_some(()));
+    let accepted = coordinators
+        .iter_mut()
+        .filter_map(|c| c.acceptor.accept(ballot, *founding.clone()).then_some(()));
     assert_eq!(accepted.count(), coordinators.len());
-    Some(founding)
+    Some(*founding)
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! What coordinators ask each other before there is a group.
 
 use axum::extract::State;
-use plinth_api::coordinator::{
-    AcceptRequest, Accepted, BootstrapReport, Promise, PromiseRequest,
-};
+use plinth_api::coordinator::{AcceptRequest, Accepted, BootstrapReport, Promise, PromiseRequest};
 use plinth_service::{Answer, Json};
 
 use super::Shared;

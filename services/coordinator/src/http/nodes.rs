@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use plinth_api::Nothing;
 use plinth_api::coordinator::{NODES, Nodes, PROCESSES, Processes, REPORT};
 use plinth_api::foreman::{NodeOrders, NodeReport};
-use plinth_api::Nothing;
 use plinth_service::Json;
 use plinth_types::{Pid, ServiceKind, ServiceRef};
 use tokio::time::Instant;

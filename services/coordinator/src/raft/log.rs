@@ -45,7 +45,11 @@ impl LogStore {
     ///
     /// # Errors
     /// The disk's refusal, or a damaged entry.
-    pub(crate) fn entries(&self, from: u64, to: Option<u64>) -> Result<Vec<Entry<TypeConfig>>, RecordError> {
+    pub(crate) fn entries(
+        &self,
+        from: u64,
+        to: Option<u64>,
+    ) -> Result<Vec<Entry<TypeConfig>>, RecordError> {
         if to.is_some_and(|to| to <= from) {
             return Ok(Vec::new());
         }
@@ -147,7 +151,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(read.flatten())
     }
 
-    async fn append<I>(&mut self, entries: I, flushed: LogFlushed<TypeConfig>) -> Result<(), Failure>
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        flushed: LogFlushed<TypeConfig>,
+    ) -> Result<(), Failure>
     where
         I: IntoIterator<Item = Entry<TypeConfig>> + OptionalSend,
         I::IntoIter: OptionalSend,

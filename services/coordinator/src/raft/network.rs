@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use openraft::error::{
-    InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout,
-    Unreachable,
+    InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout, Unreachable,
 };
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
@@ -47,7 +46,8 @@ pub(crate) const APPEND: Endpoint<AppendMessage, AppendAnswer> = Endpoint::post(
 /// `POST /v1/raft/vote`.
 pub(crate) const VOTE: Endpoint<VoteMessage, VoteAnswer> = Endpoint::post("/v1/raft/vote");
 /// `POST /v1/raft/snapshot`.
-pub(crate) const SNAPSHOT: Endpoint<SnapshotMessage, SnapshotAnswer> = Endpoint::post("/v1/raft/snapshot");
+pub(crate) const SNAPSHOT: Endpoint<SnapshotMessage, SnapshotAnswer> =
+    Endpoint::post("/v1/raft/snapshot");
 
 /// How long openraft waits before it tries a member again that could not be reached.
 const RETRY: Duration = Duration::from_millis(100);

@@ -94,7 +94,14 @@ impl AsyncRuntime for World {
         let task = with_random(random(), future);
         JoinHandle(match Scope::current() {
             Some(scope) => scope.spawn("raft", task),
-            None => tokio::spawn(async move { Some(task.await) }),
+            // Outside of a service a task has a scope of its own, which ends with it.
+            None => {
+                let (scope, guard) = Scope::new();
+                scope.spawn("raft", async move {
+                    let _guard = guard;
+                    task.await
+                })
+            }
         })
     }
 

@@ -161,11 +161,23 @@ fn every_appointment_is_a_fresh_epoch_above_the_floor() {
 fn only_the_latest_appointed_records_and_only_on_what_it_has_read() {
     let mut state = founded();
     appoint(&mut state, 1);
-    assert!(matches!(refusal(record(&mut state, 1, 2, None, recorded(1, 1))), Refusal::Superseded { .. }));
-    assert!(matches!(refusal(record(&mut state, 2, 1, None, recorded(2, 1))), Refusal::Superseded { .. }));
-    assert!(matches!(refusal(record(&mut state, 1, 1, Some(3), recorded(1, 1))), Refusal::Changed { .. }));
+    assert!(matches!(
+        refusal(record(&mut state, 1, 2, None, recorded(1, 1))),
+        Refusal::Superseded { .. }
+    ));
+    assert!(matches!(
+        refusal(record(&mut state, 2, 1, None, recorded(2, 1))),
+        Refusal::Superseded { .. }
+    ));
+    assert!(matches!(
+        refusal(record(&mut state, 1, 1, Some(3), recorded(1, 1))),
+        Refusal::Changed { .. }
+    ));
     assert_eq!(record(&mut state, 1, 1, None, recorded(1, 1)), Applied::Done);
-    assert!(matches!(refusal(record(&mut state, 1, 1, None, recorded(1, 2))), Refusal::Changed { .. }));
+    assert!(matches!(
+        refusal(record(&mut state, 1, 1, None, recorded(1, 2))),
+        Refusal::Changed { .. }
+    ));
     assert_eq!(record(&mut state, 1, 1, Some(1), recorded(1, 2)), Applied::Done);
     assert_eq!(state.config_version(), ConfigVersion(2));
 }
@@ -176,7 +188,10 @@ fn a_delayed_compare_and_set_of_a_superseded_director_does_nothing() {
     appoint(&mut state, 1);
     // Epoch 2 has read "nothing recorded"; what epoch 1 then sends must not come in between.
     appoint(&mut state, 2);
-    assert!(matches!(refusal(record(&mut state, 1, 1, None, recorded(1, 1))), Refusal::Superseded { .. }));
+    assert!(matches!(
+        refusal(record(&mut state, 1, 1, None, recorded(1, 1))),
+        Refusal::Superseded { .. }
+    ));
     assert_eq!(state.recorded, None);
     assert_eq!(record(&mut state, 2, 2, None, recorded(2, 1)), Applied::Done);
 }

@@ -7,18 +7,37 @@ use plinth_api::director::{Appointment, Status};
 use plinth_api::log::Kept;
 use plinth_api::storage::{ShardConfig, Status as StorageStatus};
 use plinth_api::{ErrorCode, Nothing};
-use plinth_runtime::Runtime;
-use plinth_service::{Answer, Context, Exit, Failure, Host, HostOptions, Json, Routes, Secrets};
+use plinth_runtime::{Runtime, Scope, ScopeGuard};
+use plinth_service::{Answer, Context, Failure, Host, HostOptions, Json, Routes, Secrets};
 use plinth_system_config::Recorded;
 use plinth_types::{ClusterId, Epoch, Pid, ServiceRef, StoreId, Version};
 use tokio::task::JoinHandle;
 use utoipa_axum::routes;
 
-/// A service that runs until it is stopped or dropped.
+/// A process of its own: it ends when this is dropped.
+pub(crate) struct Life {
+    guard: ScopeGuard,
+    task: JoinHandle<Option<()>>,
+}
+
+impl Life {
+    pub(crate) fn start(work: impl Future<Output = ()> + Send + 'static) -> Life {
+        let (scope, guard) = Scope::new();
+        Life { guard, task: scope.spawn("process", work) }
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) async fn kill(self) {
+        drop(self.guard);
+        drop(self.task.await);
+    }
+}
+
+/// A service that runs until it is killed or dropped.
 pub(crate) struct Played {
     pub(crate) service: ServiceRef,
     pub(crate) context: Context,
-    task: JoinHandle<Exit>,
+    life: Life,
 }
 
 impl Played {
@@ -37,8 +56,10 @@ impl Played {
         let host = Host::bind(Runtime::real(), options).await.unwrap();
         let context = host.context();
         let routes = routes(&context);
-        let task = tokio::spawn(host.run(routes, std::future::pending()));
-        Played { service, context, task }
+        let life = Life::start(async move {
+            drop(host.run(routes, std::future::pending()).await);
+        });
+        Played { service, context, life }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -47,8 +68,7 @@ impl Played {
 
     /// Ends it as `kill -9` does.
     pub(crate) async fn kill(self) {
-        self.task.abort();
-        drop(self.task.await);
+        self.life.kill().await;
     }
 }
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use plinth_api::ErrorCode;
+use plinth_api::Nothing;
 use plinth_api::coordinator::{
     BEGIN_RECOVERY, BeginRecovery, FAREWELL, Farewell, HOLDING, MEMBERS, READY, RECORD,
     ReadyRequest, RecordRequest, Recovery, Status,
 };
-use plinth_api::Nothing;
 use plinth_system_config::Recorded;
 use plinth_types::{Epoch, Incarnation, ServiceKind, Version};
 use tokio::time::timeout;
@@ -199,9 +199,7 @@ async fn without_a_majority_the_answer_is_no_quorum() {
         world.kill(2).await;
         let status = world.until(3, "alone", |status| !status.ready).await;
         assert_eq!(status.epoch, Epoch(1));
-        world
-            .until_refused(3, &HOLDING, &Nothing {}, ErrorCode::NoQuorum)
-            .await;
+        world.until_refused(3, &HOLDING, &Nothing {}, ErrorCode::NoQuorum).await;
         // It comes back by itself.
         world.restart(1).await;
         world.until(3, "ready again", |status| status.ready).await;

@@ -10,7 +10,7 @@ use plinth_api::foreman::{NodeReport, Worker, WorkerState};
 use plinth_api::{CallError, Endpoint, ErrorCode, Nothing, Target};
 use plinth_coordinator::{ClusterFile, Config, CoordinatorAddress, serve};
 use plinth_runtime::Runtime;
-use plinth_service::{Exit, Host, HostOptions, Routes, Secrets};
+use plinth_service::{Host, HostOptions, Routes, Secrets};
 use plinth_store::{DiskDelays, SimulatedDisk};
 use plinth_system_config::{
     FORMAT_LEVEL, Layout, Policies, Recorded, ResolverEntry, ShardMap, StorageMember, StorageTeam,
@@ -22,10 +22,9 @@ use plinth_types::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::played::Played;
+use crate::played::{Life, Played};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
 /// Nothing here may take longer, on a busy machine.
@@ -47,18 +46,9 @@ pub(crate) struct World {
     pub(crate) file: ClusterFile,
     pub(crate) client: Played,
     disks: Vec<SimulatedDisk>,
-    running: Vec<Option<JoinHandle<Exit>>>,
+    running: Vec<Option<Life>>,
     workers: Workers,
-    reporting: JoinHandle<()>,
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.reporting.abort();
-        for task in self.running.iter().flatten() {
-            task.abort();
-        }
-    }
+    _reporting: Life,
 }
 
 fn blank_disk() -> SimulatedDisk {
@@ -103,14 +93,14 @@ impl World {
         let workers = Workers::default();
         let foreman = service(ServiceKind::Foreman, 9);
         let client = Played::start(foreman, CLUSTER, |_| Routes::new()).await;
-        let reporting = tokio::spawn(report(client.context.clone(), file.clone(), workers.clone()));
+        let _reporting = Life::start(report(client.context.clone(), file.clone(), workers.clone()));
         let mut world = World {
             file,
             client,
             disks: (0..3).map(|_| blank_disk()).collect(),
             running: (0..3).map(|_| None).collect(),
             workers,
-            reporting,
+            _reporting,
         };
         for (index, host) in hosts.into_iter().enumerate() {
             world.run(index, host);
@@ -125,14 +115,15 @@ impl World {
             foreman: None,
         };
         let disk = Arc::new(self.disks[index].clone());
-        self.running[index] = Some(tokio::spawn(serve(host, config, disk)));
+        self.running[index] = Some(Life::start(async move {
+            drop(serve(host, config, disk).await);
+        }));
     }
 
     /// `kill -9` of the coordinator on a node (from 1).
     pub(crate) async fn kill(&mut self, on: usize) {
-        if let Some(task) = self.running[on - 1].take() {
-            task.abort();
-            drop(task.await);
+        if let Some(life) = self.running[on - 1].take() {
+            life.kill().await;
             self.disks[on - 1].process_crash();
         }
     }
