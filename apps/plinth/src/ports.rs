@@ -13,8 +13,7 @@ const KEPT: std::ops::Range<u16> = 20_000..32_000;
 const TRIES: u16 = 200;
 
 fn is_free(port: u16) -> bool {
-    // Asked before any service runs, and let go at once: this is no listening of a service.
-    #[expect(clippy::disallowed_methods, reason = "a port is tried, nothing is served")]
+    // Asked before any service runs, and let go at once: nothing is served.
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 

@@ -103,6 +103,10 @@ fn end(exit: &Exit, telemetry: &Telemetry) -> ExitCode {
     if let Err(error) = telemetry.shutdown(FLUSH) {
         tracing::debug!(%error, "some spans are lost");
     }
+    // Whoever looks at the log's end finds the reason, however early the service ended.
+    if exit.status != 0 {
+        tracing::error!(status = exit.status, "the process ends: {}", exit.reason);
+    }
     ExitCode::from(exit.status)
 }
 
