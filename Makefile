@@ -1,15 +1,23 @@
 # The commands of this project. `make test` and `make up` do their own set-up on Debian.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup test check fix
+.PHONY: help setup up down test check fix
 
 help:
+	@echo 'make up      set up, build, start a three-node cluster in data/, print what to curl; make down stops it'
 	@echo 'make test    set up, build, run every test'
 	@echo 'make check   formatting, lints, docs, dependency directions; changes no file'
 	@echo 'make fix     what can be mended by itself'
 
 setup:
 	@tools/setup
+
+up: setup
+	cargo build -p plinth
+	target/debug/plinth up --nodes 3 --data-dir data --detach
+
+down:
+	target/debug/plinth down --data-dir data
 
 test: setup
 	cargo nextest run --workspace --no-fail-fast
@@ -19,6 +27,7 @@ check: setup
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 	cargo xtask deps
+	cargo xtask openapi --check
 
 fix: setup
 	cargo fmt --all

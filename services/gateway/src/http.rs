@@ -14,7 +14,7 @@ use plinth_api::{
 };
 use plinth_client::Database;
 use plinth_service::{Answer, Body, Context, Failure, Json, Query, Routes};
-use plinth_system_config::SystemConfig;
+use plinth_system_config::{RecoveryPhase, SystemConfig};
 use plinth_types::{Epoch, Mutation, ServiceRef, Version};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -68,10 +68,19 @@ impl Gateway {
         Err(last)
     }
 
-    /// The live layout: as it is followed, else as the coordinators name its director.
-    fn live(&self) -> Result<LiveLayout, Failure> {
-        let topology = self.0.database.topology();
-        topology.map(|topology| topology.live.clone()).ok_or_else(|| {
+    /// The live layout: as the appointed director tells it, else as it was last followed.
+    async fn live(&self) -> Result<LiveLayout, Failure> {
+        let followed = || self.0.database.topology().map(|topology| topology.live.clone());
+        let told = match self.ask(&coordinator::STATUS).await {
+            Ok(coordinator::Status { director: Some(appointed), .. }) => {
+                let target = Target::from(&appointed.pid);
+                let query = director::LayoutQuery::default();
+                let peers = self.0.context.peers();
+                peers.call(&target, &director::LAYOUT, &query, None, ASK).await.ok()
+            }
+            Ok(_) | Err(_) => None,
+        };
+        told.or_else(followed).ok_or_else(|| {
             Failure::new(
                 ErrorCode::NotReady,
                 "no director tells the layout yet; /v1/status says what is in the way",
@@ -294,7 +303,11 @@ async fn status(State(gateway): State<Gateway>) -> Answer<ClusterStatus> {
     };
     problems.extend(director.as_ref().and_then(|director| director.stalled.clone()));
     problems.extend(coordinator.as_ref().and_then(|coordinator| coordinator.problem.clone()));
-    let ready = coordinator.as_ref().is_some_and(|status| status.ready) && director.is_some();
+    // The coordinators know an epoch as ready just before its proxies open; clients go by the latter.
+    let accepting = director
+        .as_ref()
+        .is_some_and(|status| status.phase.parse().is_ok_and(RecoveryPhase::is_ready));
+    let ready = accepting && coordinator.as_ref().is_some_and(|status| status.ready);
     let health = match (ready, &coordinator) {
         (true, _) => "ready",
         (false, Some(_)) => "recovering",
@@ -326,7 +339,7 @@ async fn config(State(gateway): State<Gateway>) -> Result<Response, Failure> {
     responses((status = 200, body = LiveLayout), (status = 503, body = Problem))
 )]
 async fn layout(State(gateway): State<Gateway>) -> Answer<LiveLayout> {
-    gateway.live().map(Json)
+    gateway.live().await.map(Json)
 }
 
 /// The recoveries, newest first.

@@ -1,17 +1,25 @@
-//! House tools: `cargo xtask deps` checks that dependencies between the workspace's crates point the
-//! way that ARCHITECTURE.md says.
+//! House tools.
+//!
+//! - `cargo xtask deps` checks that dependencies between the workspace's crates point the way that
+//!   ARCHITECTURE.md says.
+//! - `cargo xtask openapi` writes each service's OpenAPI document into `openapi/`;
+//!   `cargo xtask openapi --check` only compares.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 fn main() -> ExitCode {
     let task = std::env::args().nth(1).unwrap_or_default();
     let result = match task.as_str() {
         "deps" => dependencies(),
+        "openapi" if std::env::args().any(|argument| argument == "--check") => openapi(true),
+        "openapi" => openapi(false),
         _ => {
-            eprintln!("usage: cargo xtask deps");
+            eprintln!("usage: cargo xtask deps | openapi [--check]");
             return ExitCode::from(2);
         }
     };
@@ -83,8 +91,54 @@ fn dependencies() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every service's document, as it stands in `openapi/`.
+fn documents() -> anyhow::Result<BTreeMap<&'static str, String>> {
+    [
+        ("coordinator", plinth_coordinator::openapi()),
+        ("director", plinth_director::openapi()),
+        ("foreman", plinth_foreman::openapi()),
+        ("sequencer", plinth_sequencer::openapi()),
+        ("commit-proxy", plinth_commit_proxy::openapi()),
+        ("resolver", plinth_resolver::openapi()),
+        ("log", plinth_log::openapi()),
+        ("storage", plinth_storage::openapi()),
+        ("gateway", plinth_gateway::openapi()),
+    ]
+    .into_iter()
+    .map(|(service, document)| Ok((service, serde_json::to_string_pretty(&document)? + "\n")))
+    .collect()
+}
+
+fn openapi(check: bool) -> anyhow::Result<()> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../openapi");
+    let mut stale = Vec::new();
+    for (service, document) in documents()? {
+        let path = directory.join(format!("{service}.json"));
+        if check {
+            let committed = std::fs::read_to_string(&path).unwrap_or_default();
+            if committed != document {
+                stale.push(service);
+            }
+        } else {
+            std::fs::create_dir_all(&directory)?;
+            std::fs::write(&path, document).with_context(|| path.display().to_string())?;
+        }
+    }
+    anyhow::ensure!(
+        stale.is_empty(),
+        "openapi/ differs from the code for {}: run `cargo xtask openapi`",
+        stale.join(", ")
+    );
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_committed_openapi_documents_are_the_codes() {
+        super::openapi(true).expect("up to date");
+    }
+
     #[test]
     fn dependencies_point_the_right_way() {
         super::dependencies().expect("directions");
