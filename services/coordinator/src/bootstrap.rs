@@ -91,6 +91,7 @@ impl Round<'_> {
                 let plan = Plan {
                     members: self.addresses(&members),
                     quorum: Quorum::All,
+                    unheard: node.context.runtime().random_u64(),
                     renounce: Vec::new(),
                     founding: Founding {
                         group: GroupId(node.context.runtime().random_u128()),
@@ -128,6 +129,7 @@ impl Round<'_> {
         Plan {
             members: self.addresses(members),
             quorum: Quorum::Majority,
+            unheard: self.node.context.runtime().random_u64(),
             renounce: lost.into_iter().collect(),
             founding: Founding {
                 group: GroupId(self.node.context.runtime().random_u128()),

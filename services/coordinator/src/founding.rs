@@ -6,11 +6,14 @@
 //! nothing, unless the group is lost and it is asked to renounce it.
 //!
 //! Who must: at a cold start every coordinator of the cluster file; at a re-founding a majority of
-//! those that the configuration names. Two such sets always share a coordinator. One that has
-//! promised a higher ballot takes up no lower founding, so when a proposer has the promises of all
-//! who must and none of them has a group, no lower founding will ever have enough members to elect
-//! a leader, and it may propose its own. It still prefers one that was accepted before, so that
-//! proposers converge.
+//! those that the configuration names.
+//!
+//! What keeps two foundings from both coming to life is plain: each names *all* coordinators
+//! concerned as members, so that it takes a majority of them to elect a leader, and each of them
+//! belongs to one group at a time, under the identity that the founding names. One that did not
+//! take part is a member under an identity that nobody has, until it joins in its place. The
+//! promises are for the rest: that none of them takes up a founding that was given up, and that
+//! proposers converge on one that was accepted before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,6 +112,8 @@ pub(crate) struct Plan {
     pub(crate) members: BTreeMap<ServiceRef, String>,
     /// How many of them must take part.
     pub(crate) quorum: Quorum,
+    /// Identities for those who don't take part: this one and the following. Random, and nobody's.
+    pub(crate) unheard: u64,
     /// Groups that are lost for good.
     pub(crate) renounce: Vec<GroupId>,
     /// The founding. Its members are filled in from the promises.
@@ -152,11 +157,16 @@ impl Plan {
             let highest = promises().map(|(_, promise)| promise.promised).max().unwrap_or(0);
             return Verdict::TooFew { highest };
         }
-        let members = granted
+        let members = self
+            .members
             .iter()
-            .filter_map(|(who, promise)| {
-                let address = self.members.get(*who)?.clone();
-                Some(FoundingMember { service: (*who).clone(), raft_id: promise.raft_id, address })
+            .zip(0..)
+            .map(|((service, address), position)| FoundingMember {
+                raft_id: granted
+                    .get(service)
+                    .map_or(self.unheard.wrapping_add(position), |promise| promise.raft_id),
+                service: service.clone(),
+                address: address.clone(),
             })
             .collect();
         let accepted = granted

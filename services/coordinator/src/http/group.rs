@@ -17,10 +17,10 @@ use crate::raft::{
     AppendAnswer, AppendMessage, Member, SnapshotAnswer, SnapshotMessage, VoteAnswer, VoteMessage,
 };
 
-/// The group that a message is for. Another one is refused.
-fn group_of(node: &Node, id: GroupId) -> Result<Group, Failure> {
-    node.active().filter(|group| group.id == id).ok_or_else(|| {
-        let detail = format!("this coordinator does not belong to the group {id}");
+/// The group that a message is for, under the identity that it is for. Another one is refused.
+fn group_of(node: &Node, id: GroupId, to: u64) -> Result<Group, Failure> {
+    node.active().filter(|group| group.id == id && group.raft_id == to).ok_or_else(|| {
+        let detail = format!("this coordinator is not member {to} of the group {id}");
         Failure::new(ErrorCode::WrongGroup, detail)
     })
 }
@@ -38,7 +38,7 @@ pub(super) async fn append(
     State(node): State<Shared>,
     Json(request): Json<AppendMessage>,
 ) -> Answer<AppendAnswer> {
-    let group = group_of(&node, request.group_id)?;
+    let group = group_of(&node, request.group_id, request.to)?;
     Ok(Json(group.raft.append_entries(request.message).await))
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn vote(
     State(node): State<Shared>,
     Json(request): Json<VoteMessage>,
 ) -> Answer<VoteAnswer> {
-    let group = group_of(&node, request.group_id)?;
+    let group = group_of(&node, request.group_id, request.to)?;
     Ok(Json(group.raft.vote(request.message).await))
 }
 
@@ -72,7 +72,7 @@ pub(super) async fn snapshot(
     State(node): State<Shared>,
     Json(request): Json<SnapshotMessage>,
 ) -> Answer<SnapshotAnswer> {
-    let group = group_of(&node, request.group_id)?;
+    let group = group_of(&node, request.group_id, request.to)?;
     Ok(Json(group.raft.install_snapshot(request.message).await))
 }
 

@@ -1,4 +1,6 @@
-//! Raft's messages over HTTP. Each names the founding of its group, and another one is refused.
+//! Raft's messages over HTTP. Each names the founding of its group and the identity that it is meant
+//! for, and others are refused: at the address of a member that has lost its votes a newcomer may
+//! answer, which must never vote in its name.
 
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ use super::{Member, TypeConfig};
 pub(crate) struct Grouped<T> {
     /// The founding of the group.
     pub(crate) group_id: GroupId,
+    /// The identity that it is meant for.
+    pub(crate) to: u64,
     /// The message.
     pub(crate) message: T,
 }
@@ -102,7 +106,7 @@ impl Connection {
         Resp: DeserializeOwned,
         E: DeserializeOwned + std::error::Error,
     {
-        let message = Grouped { group_id: self.network.group_id, message };
+        let message = Grouped { group_id: self.network.group_id, to: self.target, message };
         match self.network.peers.call(&self.address, endpoint, &message, None, limit).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(RPCError::RemoteError(RemoteError::new_with_node(
