@@ -14,7 +14,7 @@ use plinth_types::{GroupId, ServiceRef};
 use tokio::time::Instant;
 
 use crate::config::ASK_LIMIT;
-use crate::founding::{Plan, Verdict, next_ballot};
+use crate::founding::{Plan, Verdict, names, next_ballot};
 use crate::node::Node;
 use crate::raft;
 use crate::records::Part;
@@ -78,7 +78,7 @@ pub(crate) async fn choose(node: &Arc<Node>, request: AcceptRequest) -> Result<b
     let work = async move {
         let AcceptRequest { ballot, founding } = request;
         let mut records = this.records.lock().await;
-        if !founding.members.contains(&this.as_member(records.raft_id())) {
+        if !names(&founding, this.context.service(), records.raft_id()) {
             return Ok(false);
         }
         let mut part = records.part().clone();
@@ -106,7 +106,7 @@ pub(crate) async fn take_up_accepted(node: &Arc<Node>, group: GroupId) -> Result
         let mut records = this.records.lock().await;
         let mut part = records.part().clone();
         let Some((_, founding)) = part.acceptor.accepted.clone() else { return Ok(false) };
-        let is_me = founding.members.contains(&this.as_member(records.raft_id()));
+        let is_me = names(&founding, this.context.service(), records.raft_id());
         if founding.group != group || !is_me || part.acceptor.active_group().is_some() {
             return Ok(false);
         }

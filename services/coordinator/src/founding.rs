@@ -15,7 +15,7 @@
 //! promises are for the rest: that none of them takes up a founding that was given up, and that
 //! proposers converge on one that was accepted before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use plinth_api::coordinator::{Founding, FoundingMember, Promise};
 use plinth_types::{GroupId, ServiceRef};
@@ -181,12 +181,16 @@ impl Plan {
     }
 }
 
+/// Whether a founding names a coordinator as a member, under this identity.
+#[must_use]
+pub(crate) fn names(founding: &Founding, service: &ServiceRef, raft_id: u64) -> bool {
+    founding.members.iter().any(|member| member.service == *service && member.raft_id == raft_id)
+}
+
 /// Whether every member that has promised is still who the founding says; one that has lost its
 /// store is another one now.
 fn is_still_possible(founding: &Founding, granted: &BTreeMap<&ServiceRef, &Promise>) -> bool {
-    let members: BTreeSet<(&ServiceRef, u64)> =
-        founding.members.iter().map(|member| (&member.service, member.raft_id)).collect();
-    granted.iter().all(|(who, promise)| members.contains(&(*who, promise.raft_id)))
+    granted.iter().all(|(who, promise)| names(founding, who, promise.raft_id))
 }
 
 /// A ballot above `heard`, with `random` telling proposers apart.

@@ -11,6 +11,7 @@ use super::*;
 
 const COORDINATORS: u32 = 3;
 const MANY: u32 = 5;
+const PROPOSERS: usize = 2;
 
 fn name(number: u32) -> ServiceRef {
     let node = format!("node-{number}").parse().unwrap();
@@ -71,29 +72,24 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let with = || {
         prop_oneof![
-            Just((0..MANY).collect()),
-            proptest::sample::subsequence((0..MANY).collect::<Vec<_>>(), 1..=3),
+            2 => Just((0..MANY).collect()),
+            1 => proptest::sample::subsequence((0..MANY).collect::<Vec<_>>(), 1..=3),
         ]
     };
-    let proposer = 0..3usize;
+    let proposer = 0..PROPOSERS;
     prop_oneof![
-        (proposer.clone(), 0..4u8, with()).prop_map(|(proposer, round, with)| Step::Begin {
-            proposer,
-            round,
-            with
-        }),
-        (proposer.clone(), with()).prop_map(|(proposer, with)| Step::Accept { proposer, with }),
-        (proposer, with()).prop_map(|(proposer, with)| Step::Choose { proposer, with }),
-        (0..MANY).prop_map(|at| Step::Wipe { at }),
+        4 => (proposer.clone(), 0..6u8, with())
+            .prop_map(|(proposer, round, with)| Step::Begin { proposer, round, with }),
+        8 => (proposer.clone(), with()).prop_map(|(proposer, with)| Step::Accept { proposer, with }),
+        8 => (proposer, with()).prop_map(|(proposer, with)| Step::Choose { proposer, with }),
+        1 => (0..MANY).prop_map(|at| Step::Wipe { at }),
     ]
-}
-
-fn is_member(founding: &Founding, at: u32) -> bool {
-    founding.members.iter().any(|member| member.service == name(at))
 }
 
 struct World {
     quorum: Quorum,
+    /// Identities that were given out.
+    identities: u64,
     coordinators: Vec<Coordinator>,
     proposers: Vec<Proposer>,
     groups: u128,
@@ -103,6 +99,10 @@ struct World {
 
 impl World {
     fn new(quorum: Quorum) -> World {
+        let coordinators = match quorum {
+            Quorum::All => COORDINATORS,
+            Quorum::Majority => MANY,
+        };
         let proposer = |index: usize| Proposer {
             plan: plan(quorum, index as u128 + 1),
             ballot: 0,
@@ -111,24 +111,38 @@ impl World {
         };
         World {
             quorum,
-            coordinators: (0..COORDINATORS)
+            identities: u64::from(coordinators),
+            coordinators: (0..coordinators)
                 .map(|n| Coordinator { raft_id: u64::from(n) + 1, acceptor: Acceptor::default() })
                 .collect(),
-            proposers: (0..3).map(proposer).collect(),
+            proposers: (0..PROPOSERS).map(proposer).collect(),
             groups: 100,
             foundings: BTreeMap::new(),
         }
     }
 
+    /// Of these, the ones that there are.
+    fn existing(&self, with: Vec<u32>) -> impl Iterator<Item = u32> + use<> {
+        let all = self.coordinators.len();
+        with.into_iter().filter(move |at| (*at as usize) < all)
+    }
+
     fn take(&mut self, step: Step) {
         match step {
+            Step::Wipe { at } => {
+                self.identities += 1;
+                let raft_id = self.identities;
+                if let Some(one) = self.coordinators.get_mut(at as usize) {
+                    *one = Coordinator { raft_id, acceptor: Acceptor::default() };
+                }
+            }
             Step::Begin { proposer, round, with } => {
                 self.groups += 1;
-                let plan = plan(self.quorum, self.groups);
+                let plan = plan_of(self.coordinators.len() as u32, self.quorum, self.groups);
                 // Two proposers may even come to the same ballot.
-                let ballot = next_ballot(u64::from(round) << 32, proposer as u64 / 2);
-                let promises = with
-                    .into_iter()
+                let ballot = next_ballot(u64::from(round) << 32, 0);
+                let promises = self
+                    .existing(with)
                     .map(|at| {
                         let one = &mut self.coordinators[at as usize];
                         (name(at), one.acceptor.promise(ballot, &[], one.raft_id))
@@ -145,9 +159,10 @@ impl World {
                     Proposer { plan, ballot, proposed, accepted: BTreeSet::new() };
             }
             Step::Accept { proposer, with } => {
+                let with = self.existing(with);
                 let proposer = &mut self.proposers[proposer];
                 let Some(founding) = &proposer.proposed else { return };
-                for at in with.into_iter().filter(|at| is_member(founding, *at)) {
+                for at in with {
                     let acceptor = &mut self.coordinators[at as usize].acceptor;
                     if acceptor.accept(proposer.ballot, founding.clone()) {
                         proposer.accepted.insert(name(at));
@@ -155,53 +170,56 @@ impl World {
                 }
             }
             Step::Choose { proposer, with } => {
+                let with = self.existing(with);
                 let proposer = &self.proposers[proposer];
                 let Some(founding) = &proposer.proposed else { return };
                 if proposer.plan.is_enough(proposer.accepted.len()) {
-                    for at in with.into_iter().filter(|at| is_member(founding, *at)) {
-                        let acceptor = &mut self.coordinators[at as usize].acceptor;
-                        acceptor.choose(proposer.ballot, founding);
+                    for at in with {
+                        let one = &mut self.coordinators[at as usize];
+                        if names(founding, &name(at), one.raft_id) {
+                            one.acceptor.choose(proposer.ballot, founding);
+                        }
                     }
                 }
             }
         }
     }
 
-    /// The groups that have a majority of their members.
-    fn able(&self) -> Vec<GroupId> {
-        let mut acting: BTreeMap<GroupId, usize> = BTreeMap::new();
-        for coordinator in &self.coordinators {
-            if let Some(group) = coordinator.acceptor.active_group() {
-                *acting.entry(group).or_default() += 1;
+    /// The groups that are taken up, and by how many.
+    fn groups(&self) -> BTreeMap<GroupId, usize> {
+        let mut groups = BTreeMap::new();
+        for one in &self.coordinators {
+            if let Some(group) = one.acceptor.active_group() {
+                *groups.entry(group).or_default() += 1;
             }
         }
-        acting
-            .into_iter()
-            .filter(|(group, count)| *count > self.foundings[group].members.len() / 2)
-            .map(|(group, _)| group)
-            .collect()
+        groups
+    }
+
+    /// The groups that can elect a leader.
+    fn able(&self) -> Vec<GroupId> {
+        let is_able =
+            |group: &GroupId, count: usize| count > self.foundings[group].members.len() / 2;
+        self.groups().into_iter().filter(|(g, count)| is_able(g, *count)).map(|(g, _)| g).collect()
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8_000, ..ProptestConfig::default() })]
 
     #[test]
     fn two_foundings_never_both_come_to_life(
         all in any::<bool>(),
-        steps in proptest::collection::vec(step(), 1..40),
+        steps in proptest::collection::vec(step(), 1..60),
     ) {
         let mut world = World::new(if all { Quorum::All } else { Quorum::Majority });
-        let mut came_to_life: BTreeSet<GroupId> = BTreeSet::new();
-        let mut chosen: BTreeSet<GroupId> = BTreeSet::new();
         for step in steps {
             world.take(step);
-            came_to_life.extend(world.able());
-            prop_assert!(came_to_life.len() <= 1, "{came_to_life:?}");
+            let able = world.able();
+            prop_assert!(able.len() <= 1, "{able:?} can elect leaders");
             if all {
-                let groups = world.coordinators.iter().filter_map(|c| c.acceptor.active_group());
-                chosen.extend(groups);
-                prop_assert!(chosen.len() <= 1, "at a cold start {chosen:?} were chosen");
+                let groups = world.groups();
+                prop_assert!(groups.len() <= 1, "at a cold start {groups:?} were taken up");
             }
         }
     }
@@ -222,6 +240,22 @@ proptest! {
             prop_assert!(acceptor.promised >= before);
         }
     }
+}
+
+#[test]
+fn a_majority_founds_for_all_and_the_others_join_later() {
+    let plan = plan_of(MANY, Quorum::Majority, 1);
+    let mut acceptors = vec![Acceptor::default(); 3];
+    let promises: BTreeMap<ServiceRef, Promise> = acceptors
+        .iter_mut()
+        .zip(0..)
+        .map(|(acceptor, n)| (name(n), acceptor.promise(1, &[], u64::from(n) + 1)))
+        .collect();
+    let Verdict::Propose(founding) = plan.weigh(&promises) else { panic!("three of five") };
+    assert_eq!(founding.members.len(), MANY as usize);
+    assert!((0..3).all(|n| names(&founding, &name(n), u64::from(n) + 1)));
+    let others: BTreeSet<u64> = founding.members[3..].iter().map(|m| m.raft_id).collect();
+    assert_eq!(others, [plan.unheard + 3, plan.unheard + 4].into());
 }
 
 /// Everybody takes part: one ballot founds.
