@@ -41,11 +41,7 @@ pub(crate) fn dev(args: &DevArgs) -> ExitCode {
     }
 }
 
-async fn run(
-    args: &DevArgs,
-    prepared: prepare::Prepared,
-    started: Instant,
-) -> anyhow::Result<()> {
+async fn run(args: &DevArgs, prepared: prepare::Prepared, started: Instant) -> anyhow::Result<()> {
     let (stop, mut stopped) = watch::channel(false);
     process::stop_on_signals(stop).context("signals can't be handled")?;
     let prepare::Prepared { cluster, jaeger_port, lock: _lock } = prepared;

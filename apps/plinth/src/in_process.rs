@@ -40,7 +40,8 @@ impl InProcess {
     /// Starts a node's foreman, which starts the rest. The task ends when it does.
     #[must_use]
     pub fn start_node(&self, node: &NodeId, data_dir: &Path) -> Task {
-        let service = ServiceRef::new(plinth_types::ServiceName::new(ServiceKind::Foreman, 1), node.clone());
+        let service =
+            ServiceRef::new(plinth_types::ServiceName::new(ServiceKind::Foreman, 1), node.clone());
         let foreman = ForemanLaunch {
             spawner: Arc::new(self.clone()),
             statics: default_statics(&self.cluster, &service),

@@ -86,10 +86,7 @@ impl Launch {
 /// Reads the secrets that flags name.
 fn read_secrets(args: &ClusterArgs) -> anyhow::Result<Secrets> {
     let read = |path: &Option<PathBuf>| path.as_deref().map(Secret::from_file).transpose();
-    Ok(Secrets {
-        cluster: read(&args.secret_file)?,
-        administrator: read(&args.admin_token_file)?,
-    })
+    Ok(Secrets { cluster: read(&args.secret_file)?, administrator: read(&args.admin_token_file)? })
 }
 
 /// Refuses to listen where others can reach it without a secret.

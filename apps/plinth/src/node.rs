@@ -25,9 +25,10 @@ const ADDRESS: &str = "address";
 /// Runs a foreman and what always runs on its node.
 pub(crate) fn node(args: &NodeArgs) -> ExitCode {
     process::run_with(ServiceKind::Foreman, &args.service, |world, launch| {
-        let statics = args.statics.clone().unwrap_or_else(|| {
-            default_statics(&launch.cluster, &launch.service)
-        });
+        let statics = args
+            .statics
+            .clone()
+            .unwrap_or_else(|| default_statics(&launch.cluster, &launch.service));
         run(world, launch, args.clone(), statics)
     })
 }
@@ -53,9 +54,7 @@ pub(crate) fn default_statics(cluster: &ClusterFile, foreman: &ServiceRef) -> Ve
     let coordinators = cluster.coordinators.iter().map(|entry| &entry.service);
     let here = coordinators.filter(|service| service.node == foreman.node);
     let others = [ServiceKind::Director, ServiceKind::Gateway];
-    here.map(|service| service.name)
-        .chain(others.map(|kind| ServiceName::new(kind, 1)))
-        .collect()
+    here.map(|service| service.name).chain(others.map(|kind| ServiceName::new(kind, 1))).collect()
 }
 
 async fn run(world: World, launch: Launch, args: NodeArgs, statics: Vec<ServiceName>) -> Exit {

@@ -39,7 +39,9 @@ fn fetch(args: &AskArgs, path: &str) -> Result<Value, (u8, String)> {
         let why = crate::process::with_sources(&error.without_url());
         (
             FAILURE,
-            format!("{base} does not answer: {why}; is the cluster up? Name a gateway or coordinator with --url or PLINTH_URL"),
+            format!(
+                "{base} does not answer: {why}; is the cluster up? Name a gateway or coordinator with --url or PLINTH_URL"
+            ),
         )
     };
     let client =

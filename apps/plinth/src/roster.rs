@@ -76,13 +76,11 @@ pub(crate) async fn bind(world: &World, launch: &Launch) -> Result<Host, Exit> {
         cluster,
         secrets: launch.secrets.clone(),
     };
-    let host = Host::bind(world.runtime.clone(), options)
-        .await
-        .map_err(|error| {
-            let reason = crate::process::with_sources(&error);
-            tracing::error!(service = %launch.service, reason, "can't be started");
-            Exit::usage(reason)
-        })?;
+    let host = Host::bind(world.runtime.clone(), options).await.map_err(|error| {
+        let reason = crate::process::with_sources(&error);
+        tracing::error!(service = %launch.service, reason, "can't be started");
+        Exit::usage(reason)
+    })?;
     let context = host.context();
     let mut stop = launch.stop.clone();
     host.context().scope().spawn("stop", async move {

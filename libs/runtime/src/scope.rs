@@ -50,7 +50,11 @@ impl Scope {
 
     /// Starts a task. It is dropped, wherever it stands, when the scope ends.
     #[expect(clippy::disallowed_methods, reason = "this is what the others shall use")]
-    pub fn spawn<F>(&self, name: &'static str, task: F) -> tokio::task::JoinHandle<Option<F::Output>>
+    pub fn spawn<F>(
+        &self,
+        name: &'static str,
+        task: F,
+    ) -> tokio::task::JoinHandle<Option<F::Output>>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,

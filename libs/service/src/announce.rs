@@ -57,8 +57,7 @@ async fn keep_announcing(
             pid: context.pid().clone(),
             store: *store.borrow_and_update(),
         };
-        let answer =
-            context.peers().call(&foreman, &ANNOUNCE, &announcement, None, PERIOD).await;
+        let answer = context.peers().call(&foreman, &ANNOUNCE, &announcement, None, PERIOD).await;
         match answer {
             Ok(welcome) => {
                 if context.cluster().is_none()

@@ -102,7 +102,9 @@ pub(crate) async fn gate(State(access): State<Access>, request: Request, next: N
         Err(code) => {
             let detail = match access {
                 Access::Service => "only services of the cluster may do this",
-                _ => "only the administrator may do this: send the administrator's token as `Authorization: Bearer …`",
+                _ => {
+                    "only the administrator may do this: send the administrator's token as `Authorization: Bearer …`"
+                }
             };
             Failure::new(code, detail).into_response()
         }

@@ -73,7 +73,8 @@ pub(crate) struct Parts {
 
 impl Context {
     pub(crate) fn new(parts: Parts) -> Context {
-        let Parts { runtime, scope, service, pid, peers, transport, metrics, secrets, cluster } = parts;
+        let Parts { runtime, scope, service, pid, peers, transport, metrics, secrets, cluster } =
+            parts;
         let line = MonitorLine { epoch: Epoch::ZERO, state: "starting".to_owned(), exit: None };
         Context(Arc::new(Inner {
             runtime,

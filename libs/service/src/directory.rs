@@ -49,7 +49,9 @@ pub enum DirectoryError {
         path: String,
     },
     /// It belongs to another cluster.
-    #[error("{path} belongs to cluster {found}, not to {expected}: give this service another directory")]
+    #[error(
+        "{path} belongs to cluster {found}, not to {expected}: give this service another directory"
+    )]
     ForeignCluster {
         /// The directory.
         path: String,
@@ -59,7 +61,9 @@ pub enum DirectoryError {
         expected: ClusterId,
     },
     /// It belongs to another service.
-    #[error("{path} belongs to {found}, not to {expected}: give this service a directory of its own")]
+    #[error(
+        "{path} belongs to {found}, not to {expected}: give this service a directory of its own"
+    )]
     ForeignService {
         /// The directory.
         path: String,
@@ -69,7 +73,9 @@ pub enum DirectoryError {
         expected: ServiceRef,
     },
     /// A newer release made it.
-    #[error("{path} is of format level {found}, and this release knows levels up to {DIRECTORY_LEVEL}: run a newer release")]
+    #[error(
+        "{path} is of format level {found}, and this release knows levels up to {DIRECTORY_LEVEL}: run a newer release"
+    )]
     NewerLevel {
         /// The directory.
         path: String,
@@ -77,7 +83,9 @@ pub enum DirectoryError {
         found: u32,
     },
     /// The manifest is not what was written.
-    #[error("the manifest of {path} is damaged ({detail}): move the directory away, and the worker's data is copied from its replicas")]
+    #[error(
+        "the manifest of {path} is damaged ({detail}): move the directory away, and the worker's data is copied from its replicas"
+    )]
     Damaged {
         /// The directory.
         path: String,
@@ -104,8 +112,10 @@ impl Manifest {
             return Ok(None);
         };
         let path = || directory.display().to_string();
-        let damaged =
-            |error: serde_json::Error| DirectoryError::Damaged { path: path(), detail: error.to_string() };
+        let damaged = |error: serde_json::Error| DirectoryError::Damaged {
+            path: path(),
+            detail: error.to_string(),
+        };
         let file: File = serde_json::from_slice(&bytes).map_err(damaged)?;
         let text = file.manifest.get();
         if crc32c::crc32c(text.as_bytes()) != file.crc32c {

@@ -56,7 +56,8 @@ async fn readyz(State(context): State<Context>, id: RequestId) -> Response {
     if readiness.ready {
         return Json(readiness).into_response();
     }
-    let failing: Vec<String> = readiness.checks.iter().filter(|check| !check.ok).map(told).collect();
+    let failing: Vec<String> =
+        readiness.checks.iter().filter(|check| !check.ok).map(told).collect();
     let mut problem = Problem::new(ErrorCode::NotReady, failing.join("; "));
     problem.request_id = Some(id.as_str().to_owned());
     problem.trace_id = plinth_telemetry::current_trace_id();

@@ -50,7 +50,9 @@ pub enum HostError {
         source: io::Error,
     },
     /// Others can't connect to "every address".
-    #[error("others can't reach {address}: say with --advertise under which name or address they can")]
+    #[error(
+        "others can't reach {address}: say with --advertise under which name or address they can"
+    )]
     Unreachable {
         /// The address that is listened at.
         address: String,
@@ -139,12 +141,8 @@ impl Host {
         let (scope, guard) = Scope::new();
         let cluster = Arc::new(ClusterCell::new(cluster));
         let sender = Sender { service: Some(service.clone()), secrets: secrets.clone() };
-        let transport = Transport::in_cluster(
-            runtime.clone(),
-            scope.clone(),
-            &sender,
-            Arc::clone(&cluster),
-        );
+        let transport =
+            Transport::in_cluster(runtime.clone(), scope.clone(), &sender, Arc::clone(&cluster));
         let metrics = Metrics::new(&service)?;
         let peers = Peers::new(transport.clone());
         let parts =

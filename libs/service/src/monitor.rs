@@ -147,8 +147,9 @@ async fn open(
     }
     let body = Limited::new(answer.into_body(), LINE_LIMIT).collect();
     let body = timeout_at(Instant::now() + silence, body).await;
-    let problem = body.ok().and_then(Result::ok).and_then(|body| {
-        serde_json::from_slice::<Problem>(&body.to_bytes()).ok()
-    });
+    let problem = body
+        .ok()
+        .and_then(Result::ok)
+        .and_then(|body| serde_json::from_slice::<Problem>(&body.to_bytes()).ok());
     Err(gone(problem.map_or_else(|| format!("it answers {status}"), |found| found.to_string())))
 }

@@ -131,6 +131,7 @@ async fn not_found(uri: Uri) -> Failure {
 }
 
 async fn method_not_allowed(method: http::Method, uri: Uri) -> Failure {
-    let detail = format!("{} does not take {method}: the Allow header lists what it takes", uri.path());
+    let detail =
+        format!("{} does not take {method}: the Allow header lists what it takes", uri.path());
     Failure::new(ErrorCode::MethodNotAllowed, detail)
 }

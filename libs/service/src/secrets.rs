@@ -28,7 +28,9 @@ pub enum SecretError {
         source: io::Error,
     },
     /// The text is no secret.
-    #[error("the secret file {path} must hold {SECRET_MIN} to {SECRET_MAX} printable ASCII characters without spaces")]
+    #[error(
+        "the secret file {path} must hold {SECRET_MIN} to {SECRET_MAX} printable ASCII characters without spaces"
+    )]
     Form {
         /// The file.
         path: String,

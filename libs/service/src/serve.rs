@@ -108,7 +108,10 @@ async fn connection(
         .max_buf_size(HEAD_LIMIT)
         // Nothing here goes by wall time, and simulations want the same bytes each time.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(Patient::new(stream, STALL_LIMIT)), TowerToHyperService::new(router));
+        .serve_connection(
+            TokioIo::new(Patient::new(stream, STALL_LIMIT)),
+            TowerToHyperService::new(router),
+        );
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         biased;

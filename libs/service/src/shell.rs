@@ -10,10 +10,10 @@ use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
-use plinth_api::{
-    ErrorCode, HEADER_CLUSTER, HEADER_INCARNATION, HEADER_REQUEST_ID, Problem,
+use plinth_api::{ErrorCode, HEADER_CLUSTER, HEADER_INCARNATION, HEADER_REQUEST_ID, Problem};
+use plinth_telemetry::{
+    CounterVec, HistogramVec, LATENCY_SECONDS, MetricError, Metrics, ServerCall,
 };
-use plinth_telemetry::{CounterVec, HistogramVec, LATENCY_SECONDS, MetricError, Metrics, ServerCall};
 use plinth_types::{ClusterId, Incarnation};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span};

@@ -126,8 +126,7 @@ impl Transport {
         peer: &str,
         limit: Limit,
     ) -> Result<(Response<Incoming>, Connection), TransportError> {
-        let refused =
-            |detail: String| TransportError::Connect { peer: peer.to_owned(), detail };
+        let refused = |detail: String| TransportError::Connect { peer: peer.to_owned(), detail };
         let mut request = request.map(Full::new);
         for _ in 0..SEND_ATTEMPTS {
             let mut connection = timeout_at(limit.deadline, self.pool.connection(peer))
@@ -233,8 +232,7 @@ struct Limit {
 
 impl Limit {
     fn of(request: &Request<Bytes>) -> Limit {
-        let given =
-            request.extensions().get::<TimeLimit>().map_or(DEFAULT_LIMIT, |limit| limit.0);
+        let given = request.extensions().get::<TimeLimit>().map_or(DEFAULT_LIMIT, |limit| limit.0);
         Limit { given, deadline: Instant::now() + given }
     }
 

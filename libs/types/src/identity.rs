@@ -118,7 +118,16 @@ string_form!(Zone, "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$");
 
 /// The kinds of service.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
     utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
@@ -370,7 +379,16 @@ mod tests {
             let parsed: ServiceRef = text.parse().expect("valid");
             assert_eq!(parsed.to_string(), text);
         }
-        for text in ["storage@node-1", "storage-0@n", "storage-01@n", "disk-1@n", "storage-1", "storage-1@", "storage-1@N", "storage--1@n"] {
+        for text in [
+            "storage@node-1",
+            "storage-0@n",
+            "storage-01@n",
+            "disk-1@n",
+            "storage-1",
+            "storage-1@",
+            "storage-1@N",
+            "storage--1@n",
+        ] {
             assert!(text.parse::<ServiceRef>().is_err(), "{text}");
         }
     }

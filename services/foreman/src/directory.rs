@@ -31,7 +31,9 @@ pub enum DirectoryError {
         path: PathBuf,
     },
     /// It belongs to another cluster.
-    #[error("{path} belongs to cluster {found}, and not to {expected}; name the cluster file of {found}, or another --data-dir")]
+    #[error(
+        "{path} belongs to cluster {found}, and not to {expected}; name the cluster file of {found}, or another --data-dir"
+    )]
     ForeignCluster {
         /// The directory.
         path: PathBuf,
@@ -41,7 +43,9 @@ pub enum DirectoryError {
         expected: ClusterId,
     },
     /// A file in it can't be understood.
-    #[error("{path} is damaged ({detail}); put it back from a copy, or move the directory away if it holds nothing you need")]
+    #[error(
+        "{path} is damaged ({detail}); put it back from a copy, or move the directory away if it holds nothing you need"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

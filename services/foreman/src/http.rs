@@ -106,10 +106,7 @@ async fn show(State(handle): State<Handle>, Path(name): Path<String>) -> Answer<
 #[utoipa::path(post, path = "/v1/workers", tag = "foreman", request_body = CreateWorker,
     responses((status = 200, body = Worker), (status = 409, body = Problem),
         (status = 503, body = Problem)))]
-async fn create(
-    State(handle): State<Handle>,
-    Json(request): Json<CreateWorker>,
-) -> Answer<Worker> {
+async fn create(State(handle): State<Handle>, Json(request): Json<CreateWorker>) -> Answer<Worker> {
     let name = request.name;
     let limit = Duration::from_millis(request.wait_ms.min(MAX_WAIT_MS));
     handle.ask(|answer| Message::Create(request, answer)).await?;

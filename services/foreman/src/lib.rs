@@ -54,8 +54,7 @@ pub async fn serve(
     };
     let (sender, inbox) = mpsc::channel(config::QUEUE);
     let coordinators = config.coordinators.clone();
-    let begun =
-        Driver::begin(context.clone(), config, directory, &*disk, spawner, sender.clone());
+    let begun = Driver::begin(context.clone(), config, directory, &*disk, spawner, sender.clone());
     let (driver, snapshot) = match begun {
         Ok(begun) => begun,
         Err(error) => return exit(&error),

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use plinth_api::ErrorCode;
 use plinth_api::foreman::{Announcement, CreateWorker, Health, Worker, WorkerState};
-use plinth_types::{
-    ClusterId, Epoch, Incarnation, NodeId, Pid, ServiceKind, ServiceName, StoreId,
-};
+use plinth_types::{ClusterId, Epoch, Incarnation, NodeId, Pid, ServiceKind, ServiceName, StoreId};
 use serde::{Deserialize, Serialize};
 
 /// A process that ends sooner than this after its start died young.
@@ -75,7 +73,9 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It is meant for another node's foreman.
-    #[error("{name} announces itself on {node}, and this foreman is {here}'s; point --foreman to the foreman of {node}")]
+    #[error(
+        "{name} announces itself on {node}, and this foreman is {here}'s; point --foreman to the foreman of {node}"
+    )]
     OtherNode {
         /// Who.
         name: ServiceName,
@@ -85,7 +85,9 @@ pub enum Refusal {
         here: NodeId,
     },
     /// Another directory has the name.
-    #[error("{name} of this node is store {known}, and not {given}; give the new worker another number, or put the old directory back")]
+    #[error(
+        "{name} of this node is store {known}, and not {given}; give the new worker another number, or put the old directory back"
+    )]
     OtherStore {
         /// The name.
         name: ServiceName,
@@ -95,7 +97,9 @@ pub enum Refusal {
         given: StoreId,
     },
     /// Another living process has the name.
-    #[error("{name} of this node already runs as another process; give the new worker another number, or end the other first")]
+    #[error(
+        "{name} of this node already runs as another process; give the new worker another number, or end the other first"
+    )]
     OtherProcess {
         /// The name.
         name: ServiceName,
@@ -117,7 +121,9 @@ pub enum Refusal {
         node: NodeId,
     },
     /// The cluster is not founded yet, as far as this node knows.
-    #[error("this node has not yet written down which cluster it belongs to; a durable worker is made once it has")]
+    #[error(
+        "this node has not yet written down which cluster it belongs to; a durable worker is made once it has"
+    )]
     NoCluster,
     /// No such worker.
     #[error("there is no worker {name} on {node}")]
@@ -128,7 +134,9 @@ pub enum Refusal {
         node: NodeId,
     },
     /// A durable worker's directory may hold the last copy of something.
-    #[error("{name} is durable: it can't be removed before the recorded layout is known not to name it")]
+    #[error(
+        "{name} is durable: it can't be removed before the recorded layout is known not to name it"
+    )]
     Durable {
         /// The name.
         name: ServiceName,

@@ -17,7 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// A source does not answer, or lacks what it should have.
-pub(crate) async fn copy(context: Context, limits: Limits, assignment: Assignment) -> Result<Vec<Copied>, Problem> {
+pub(crate) async fn copy(
+    context: Context,
+    limits: Limits,
+    assignment: Assignment,
+) -> Result<Vec<Copied>, Problem> {
     let mut copied = Vec::new();
     for source in &assignment.copy {
         let target = Target::from(&source.pid);
@@ -65,7 +69,9 @@ async fn copy_tag(
         }
         after = answer.end;
         copied.known_committed = copied.known_committed.max(answer.known_committed);
-        copied.entries.extend(answer.entries.into_iter().filter(|entry| entry.version <= recovery_version));
+        copied
+            .entries
+            .extend(answer.entries.into_iter().filter(|entry| entry.version <= recovery_version));
     }
     Ok(copied)
 }
@@ -75,6 +81,7 @@ fn failed(source: &Pid, error: &CallError) -> Problem {
 }
 
 fn lacks(source: &Pid, tag: Tag) -> Problem {
-    let detail = format!("{source} does not hold tag {tag} up to the recovery version: name another source");
+    let detail =
+        format!("{source} does not hold tag {tag} up to the recovery version: name another source");
     Problem::new(ErrorCode::PeerUnavailable, detail)
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use plinth_api::log::{
-    Assignment, Entry, Kept, KeepRequest, LockAnswer, LockRequest, PopRequest, PullAnswer, PullQuery, PushAnswer,
-    Status,
+    Assignment, Entry, KeepRequest, Kept, LockAnswer, LockRequest, PopRequest, PullAnswer,
+    PullQuery, PushAnswer, Status,
 };
 use plinth_api::{ErrorCode, Nothing, Problem};
 use plinth_service::{Context, Exit};
@@ -55,7 +55,10 @@ impl Command {
         match self {
             Command::Kept(reply) => answer(reply, kept.ok_or_else(|| refusal.clone())),
             Command::Lock(_, reply) => answer(reply, Err(refusal.clone())),
-            Command::Assign(_, reply) | Command::Pop(_, reply) | Command::Confirm(_, reply) | Command::Keep(_, reply) => {
+            Command::Assign(_, reply)
+            | Command::Pop(_, reply)
+            | Command::Confirm(_, reply)
+            | Command::Keep(_, reply) => {
                 answer(reply, Err(refusal.clone()));
             }
             Command::Push(_, _, reply) => answer(reply, Err(refusal.clone())),
@@ -124,10 +127,19 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(context: Context, limits: Limits, store: Arc<dyn Store>, machine: Machine) -> Driver {
+    pub(crate) fn new(
+        context: Context,
+        limits: Limits,
+        store: Arc<dyn Store>,
+        machine: Machine,
+    ) -> Driver {
         let fsync_seconds = context
             .metrics()
-            .histogram("log_fsync_seconds", "How long a group of writes took until it was durable", &LATENCY_SECONDS)
+            .histogram(
+                "log_fsync_seconds",
+                "How long a group of writes took until it was durable",
+                &LATENCY_SECONDS,
+            )
             .ok();
         Driver {
             service: context.service().to_string(),
@@ -196,13 +208,20 @@ impl Driver {
                 let result = self.machine.keep(*request);
                 self.promise(result, Promise::Done, reply);
             }
-            Command::Kept(reply) => answer(reply, Ok(Kept { recorded: self.machine.config().cloned() })),
+            Command::Kept(reply) => {
+                answer(reply, Ok(Kept { recorded: self.machine.config().cloned() }))
+            }
             Command::Status(reply) => answer(reply, Ok(self.machine.status())),
         }
     }
 
     /// Answers a refusal at once, and a success when everything queued so far is durable.
-    fn promise<T>(&mut self, result: Result<(), Refusal>, promise: impl FnOnce(Reply<T>) -> Promise, reply: Reply<T>) {
+    fn promise<T>(
+        &mut self,
+        result: Result<(), Refusal>,
+        promise: impl FnOnce(Reply<T>) -> Promise,
+        reply: Reply<T>,
+    ) {
         match result {
             Err(refusal) => answer(reply, Err(refusal)),
             Ok(()) if self.full => {
@@ -259,10 +278,13 @@ impl Driver {
     fn begin_copying(&mut self, assignment: Assignment, reply: Reply<Nothing>) {
         match &mut self.copying {
             // The director asks again because it has had no answer; one copy is enough.
-            Some(copying) if copying.assignment.generation == assignment.generation => copying.replies.push(reply),
+            Some(copying) if copying.assignment.generation == assignment.generation => {
+                copying.replies.push(reply)
+            }
             Some(_) | None => {
                 self.context.set_state("copying");
-                let done = copying::copy(self.context.clone(), self.limits, assignment.clone()).boxed();
+                let done =
+                    copying::copy(self.context.clone(), self.limits, assignment.clone()).boxed();
                 self.copying = Some(Copying { assignment, replies: vec![reply], done });
             }
         }
@@ -283,7 +305,12 @@ impl Driver {
         }
     }
 
-    fn take_up(&mut self, assignment: &Assignment, copied: Vec<Copied>, replies: Vec<Reply<Nothing>>) {
+    fn take_up(
+        &mut self,
+        assignment: &Assignment,
+        copied: Vec<Copied>,
+        replies: Vec<Reply<Nothing>>,
+    ) {
         let result = self.machine.take_up(assignment, copied);
         if result.is_ok() {
             self.context.set_state("open");
@@ -311,7 +338,9 @@ impl Driver {
             Ok(_) if version <= self.machine.durable() => {
                 answer(reply, Ok(PushAnswer { durable: self.machine.durable() }));
             }
-            Ok(_) => self.pushes.entry(version).or_default().push(WaitingPush { reply, epoch, span }),
+            Ok(_) => {
+                self.pushes.entry(version).or_default().push(WaitingPush { reply, epoch, span })
+            }
         }
     }
 
@@ -327,7 +356,8 @@ impl Driver {
                 if self.pulls.len() >= self.limits.pulls {
                     return answer(reply, Err(Refusal::Full { what: "pulls that wait" }));
                 }
-                let deadline = Instant::now() + Duration::from_millis(query.wait_ms).min(LONGEST_WAIT);
+                let deadline =
+                    Instant::now() + Duration::from_millis(query.wait_ms).min(LONGEST_WAIT);
                 self.pulls.push(WaitingPull { query, deadline, reply });
             }
         }
@@ -335,7 +365,8 @@ impl Driver {
 
     fn end_pulls(&mut self) {
         let now = Instant::now();
-        let (over, waiting) = std::mem::take(&mut self.pulls).into_iter().partition(|pull| pull.deadline <= now);
+        let (over, waiting) =
+            std::mem::take(&mut self.pulls).into_iter().partition(|pull| pull.deadline <= now);
         self.pulls = waiting;
         let over: Vec<WaitingPull> = over;
         for pull in over {
@@ -370,10 +401,16 @@ impl Driver {
         Ok(())
     }
 
-    fn store_write(&self, rows: &[Row], mark: Mark) -> Result<BoxFuture<'static, Result<(), StoreError>>, Exit> {
-        let batch = records::batch(rows).map_err(|error| Exit::failure(format!("a record can't be written: {error}")))?;
+    fn store_write(
+        &self,
+        rows: &[Row],
+        mark: Mark,
+    ) -> Result<BoxFuture<'static, Result<(), StoreError>>, Exit> {
+        let batch = records::batch(rows)
+            .map_err(|error| Exit::failure(format!("a record can't be written: {error}")))?;
         let careless = self.context.runtime().fault("log.ack_before_sync");
-        let durability = if mark.urgent() && !careless { Durability::Synced } else { Durability::Buffered };
+        let durability =
+            if mark.urgent() && !careless { Durability::Synced } else { Durability::Buffered };
         Ok(self.store.write(batch, durability))
     }
 
@@ -431,7 +468,8 @@ impl Driver {
         let batch = records::batch(&write.rows)
             .map_err(|error| Exit::failure(format!("a record can't be written: {error}")))?;
         let store = Arc::clone(&self.store);
-        let durability = if write.mark.urgent() { Durability::Synced } else { Durability::Buffered };
+        let durability =
+            if write.mark.urgent() { Durability::Synced } else { Durability::Buffered };
         let done = async move {
             tokio::time::sleep(FULL_PAUSE).await;
             store.write(batch, durability).await
@@ -443,7 +481,9 @@ impl Driver {
 
     /// Answers whatever waited for what is written by now.
     fn keep_promises(&mut self) {
-        while let Some((_, promise)) = self.promises.pop_front_if(|(sequence, _)| *sequence <= self.written) {
+        while let Some((_, promise)) =
+            self.promises.pop_front_if(|(sequence, _)| *sequence <= self.written)
+        {
             match promise {
                 Promise::Lock(request, reply) => answer(reply, self.machine.lock_answer(&request)),
                 Promise::Done(reply) => answer(reply, Ok(Nothing {})),
@@ -453,7 +493,10 @@ impl Driver {
 }
 
 fn disk_full() -> Problem {
-    Problem::new(ErrorCode::DiskFull, "the log's disk is full: free some space, it goes on by itself then")
+    Problem::new(
+        ErrorCode::DiskFull,
+        "the log's disk is full: free some space, it goes on by itself then",
+    )
 }
 
 /// Waits for what there is, or for ever.

@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use plinth_api::log::{
-    Assignment, ConfirmQuery, Entry, KeepRequest, Kept, LockAnswer, LockRequest, PopRequest, PullAnswer, PullQuery,
-    PushAnswer, Status,
+    Assignment, ConfirmQuery, Entry, KeepRequest, Kept, LockAnswer, LockRequest, PopRequest,
+    PullAnswer, PullQuery, PushAnswer, Status,
 };
 use plinth_api::{ErrorCode, Nothing, Problem};
 use plinth_service::{Answer, Failure, Json, Query, Routes};
@@ -41,14 +41,20 @@ pub(crate) fn routes() -> Routes<Handle> {
 /// Locks the log for an epoch: from the answer on it accepts nothing of an earlier one.
 #[utoipa::path(post, path = "/v1/locks", tag = "log", request_body = LockRequest,
     responses((status = 200, body = LockAnswer), (status = 409, body = Problem, content_type = "application/problem+json")))]
-async fn lock(State(handle): State<Handle>, Json(request): Json<LockRequest>) -> Answer<LockAnswer> {
+async fn lock(
+    State(handle): State<Handle>,
+    Json(request): Json<LockRequest>,
+) -> Answer<LockAnswer> {
     handle.ask(|reply| Command::Lock(request, reply)).await
 }
 
 /// Takes up an epoch: truncates above the recovery version, copies what it lacks, accepts pushes.
 #[utoipa::path(put, path = "/v1/assignment", tag = "log", request_body = Assignment,
     responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
-async fn assign(State(handle): State<Handle>, Json(assignment): Json<Assignment>) -> Answer<Nothing> {
+async fn assign(
+    State(handle): State<Handle>,
+    Json(assignment): Json<Assignment>,
+) -> Answer<Nothing> {
     handle.ask(|reply| Command::Assign(assignment, reply)).await
 }
 
@@ -77,7 +83,10 @@ async fn pop(State(handle): State<Handle>, Json(request): Json<PopRequest>) -> A
 /// Confirms that the log serves an epoch and no later one has locked it.
 #[utoipa::path(get, path = "/v1/confirmation", tag = "log", params(ConfirmQuery),
     responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
-async fn confirm(State(handle): State<Handle>, Query(query): Query<ConfirmQuery>) -> Answer<Nothing> {
+async fn confirm(
+    State(handle): State<Handle>,
+    Query(query): Query<ConfirmQuery>,
+) -> Answer<Nothing> {
     handle.ask(|reply| Command::Confirm(query.epoch, reply)).await
 }
 

@@ -126,8 +126,11 @@ impl Machine {
     #[must_use]
     pub fn new(store: StoreId, limits: Limits, found: Found) -> Machine {
         let State { generations, tags, end, known_committed } = found.state;
-        let entries: BTreeMap<_, _> =
-            found.entries.into_iter().map(|entry| (entry.version, Held::new(Arc::new(entry)))).collect();
+        let entries: BTreeMap<_, _> = found
+            .entries
+            .into_iter()
+            .map(|entry| (entry.version, Held::new(Arc::new(entry))))
+            .collect();
         let end = entries.keys().next_back().copied().unwrap_or_default().max(end);
         let heard = entries.values().map(|held| held.entry.known_committed).max();
         Machine {
@@ -193,7 +196,8 @@ impl Machine {
             return None;
         }
         let urgent = std::mem::take(&mut self.urgent);
-        let mark = Mark { sequence: self.sequence, urgent, truncations: self.truncations, end: self.end };
+        let mark =
+            Mark { sequence: self.sequence, urgent, truncations: self.truncations, end: self.end };
         Some((self.rows.drain(..).collect(), mark))
     }
 
@@ -242,8 +246,12 @@ impl Machine {
     /// Raises the lock to an epoch and its director, or checks that it stands there.
     fn fence(&mut self, epoch: Epoch, director: Incarnation) -> Result<(), Refusal> {
         match self.lock {
-            Some(lock) if epoch < lock.epoch => Err(Refusal::Stale { asked: epoch, locked: lock.epoch }),
-            Some(lock) if epoch == lock.epoch && director != lock.director => Err(Refusal::OtherDirector { epoch }),
+            Some(lock) if epoch < lock.epoch => {
+                Err(Refusal::Stale { asked: epoch, locked: lock.epoch })
+            }
+            Some(lock) if epoch == lock.epoch && director != lock.director => {
+                Err(Refusal::OtherDirector { epoch })
+            }
             Some(lock) if epoch == lock.epoch => Ok(()),
             Some(_) | None => {
                 let lock = Lock { epoch, director };
@@ -333,8 +341,11 @@ impl Machine {
         for team in &assignment.tags {
             let record = self.tags.entry(team.tag).or_default();
             record.assigned = true;
-            record.members =
-                team.members.iter().map(|store| (*store, record.members.get(store).copied().unwrap_or(record.popped))).collect();
+            record.members = team
+                .members
+                .iter()
+                .map(|store| (*store, record.members.get(store).copied().unwrap_or(record.popped)))
+                .collect();
         }
         self.generations.retain(|old| old.epoch < generation.epoch);
         self.generations.push(generation);
@@ -367,16 +378,20 @@ impl Machine {
         }
         for copy in copied {
             self.tags.insert(copy.tag, TagRecord { popped: copy.popped, ..TagRecord::default() });
-            self.known_committed = self.known_committed.max(copy.known_committed.min(recovery_version));
+            self.known_committed =
+                self.known_committed.max(copy.known_committed.min(recovery_version));
             for entry in copy.entries {
                 if entry.version > recovery_version || entry.version <= copy.popped {
                     continue;
                 }
-                let mine = changed.entry(entry.version).or_insert_with(|| match self.entries.get(&entry.version) {
-                    Some(held) => (*held.entry).clone(),
-                    None => Entry { messages: Vec::new(), ..entry.clone() },
+                let mine = changed.entry(entry.version).or_insert_with(|| {
+                    match self.entries.get(&entry.version) {
+                        Some(held) => (*held.entry).clone(),
+                        None => Entry { messages: Vec::new(), ..entry.clone() },
+                    }
                 });
-                mine.messages.extend(entry.messages.into_iter().filter(|message| message.tag == copy.tag));
+                mine.messages
+                    .extend(entry.messages.into_iter().filter(|message| message.tag == copy.tag));
                 mine.messages.sort_by_key(|message| message.tag);
             }
         }
@@ -404,15 +419,21 @@ impl Machine {
         let misfit = |reason| Err(Refusal::Misfit { prev, version, reason });
         let first = prev == generation.recovery_version;
         if first != (version == generation.first_version) || version < generation.first_version {
-            return misfit("the first entry of an epoch leads from its recovery version to its first version");
+            return misfit(
+                "the first entry of an epoch leads from its recovery version to its first version",
+            );
         }
         if version <= prev {
             return misfit("its version is not above the one before");
         }
         if version <= self.end {
             return match self.entries.get(&version) {
-                Some(held) if !same(&held.entry, &entry) => misfit("another entry has this version"),
-                None if version > self.oldest() => misfit("the chain of entries passes over this version"),
+                Some(held) if !same(&held.entry, &entry) => {
+                    misfit("another entry has this version")
+                }
+                None if version > self.oldest() => {
+                    misfit("the chain of entries passes over this version")
+                }
                 Some(_) | None => Ok(Pushed::Duplicate),
             };
         }
@@ -447,7 +468,11 @@ impl Machine {
                 Ok(Pushed::Waiting)
             } else {
                 let (prev, version) = (entry.prev, entry.version);
-                Err(Refusal::Misfit { prev, version, reason: "another entry waits for the one before it" })
+                Err(Refusal::Misfit {
+                    prev,
+                    version,
+                    reason: "another entry waits for the one before it",
+                })
             };
         }
         if self.waiting.len() >= self.limits.waiting_entries {
@@ -517,7 +542,9 @@ impl Machine {
         }
         let limit = query.limit_bytes.min(self.limits.pull_bytes);
         let mut bytes = 0;
-        for (walked, (version, held)) in self.entries.range(query.after.plus(1)..=ceiling).enumerate() {
+        for (walked, (version, held)) in
+            self.entries.range(query.after.plus(1)..=ceiling).enumerate()
+        {
             let message = held.entry.messages.iter().find(|message| message.tag == query.tag);
             let size = message.map_or(0, |message| message_bytes(message) + ENTRY_OVERHEAD);
             if walked >= self.limits.pull_entries || (bytes + size > limit && !found.is_empty()) {
@@ -527,7 +554,10 @@ impl Machine {
             }
             bytes += size;
             if let Some(message) = message {
-                found.push(Entry { messages: vec![message.clone()], ..without_messages(&held.entry) });
+                found.push(Entry {
+                    messages: vec![message.clone()],
+                    ..without_messages(&held.entry)
+                });
             }
         }
         (found, ceiling)
@@ -598,7 +628,10 @@ impl Machine {
     /// data anyhow.
     fn forget_generations(&mut self, through: Version) {
         let newest = self.generations.len().saturating_sub(1);
-        let over = self.generations[..newest].iter().take_while(|old| old.first_version <= through).count();
+        let over = self.generations[..newest]
+            .iter()
+            .take_while(|old| old.first_version <= through)
+            .count();
         let keep_one = over.saturating_sub(1);
         self.generations.drain(..keep_one);
     }
@@ -622,7 +655,8 @@ impl Machine {
         {
             return Err(Refusal::OlderConfig { kept: kept.stamp().to_string() });
         }
-        let bytes = encode_stored(&request.recorded).map_err(|error| Refusal::BadConfig(error.to_string()))?;
+        let bytes = encode_stored(&request.recorded)
+            .map_err(|error| Refusal::BadConfig(error.to_string()))?;
         self.config = Some(request.recorded);
         self.queue(Row::Config(bytes));
         Ok(())
@@ -640,13 +674,17 @@ impl Machine {
             generations: self.generations.clone(),
             tags: self.extents(),
             queue_bytes: self.bytes,
-            config: self.config.as_ref().map(|kept| (kept.config.epoch, kept.config.config_version)),
+            config: self
+                .config
+                .as_ref()
+                .map(|kept| (kept.config.epoch, kept.config.config_version)),
         }
     }
 }
 
 fn copies_everything(assignment: &Assignment) -> bool {
-    let copied: BTreeSet<Tag> = assignment.copy.iter().flat_map(|source| source.tags.iter().copied()).collect();
+    let copied: BTreeSet<Tag> =
+        assignment.copy.iter().flat_map(|source| source.tags.iter().copied()).collect();
     assignment.tags.iter().all(|team| copied.contains(&team.tag))
 }
 

@@ -28,8 +28,7 @@ pub(crate) async fn run(
     let starting = Refusal::Starting("the log is opening its directory");
     context.set_state("starting");
     context.set_check(CHECK, Err("not open yet".to_owned()));
-    let (directory, known_store) = match take_directory(&context, &config, &*disk, commands).await
-    {
+    let (directory, known_store) = match take_directory(&context, &config, &*disk, commands).await {
         Ok(taken) => taken,
         Err(exit) => return exit,
     };
@@ -37,7 +36,9 @@ pub(crate) async fn run(
     let opening = disk.open(&directory.store_path(), &[ENTRIES, META]);
     let store = match meanwhile(opening, commands, &starting, None).await {
         Ok(store) => store,
-        Err(error) => return Exit::failure(format!("can't open {}: {error}", directory.path().display())),
+        Err(error) => {
+            return Exit::failure(format!("can't open {}: {error}", directory.path().display()));
+        }
     };
     let found = match records::read(&*store) {
         Ok(found) => found,
@@ -77,7 +78,9 @@ async fn take_directory(
         }
         Err(DirectoryError::NoCluster { .. }) => {
             let Some(welcome) = announcing() else {
-                return Err(Exit::usage("a log without a directory needs a foreman, or the cluster's id"));
+                return Err(Exit::usage(
+                    "a log without a directory needs a foreman, or the cluster's id",
+                ));
             };
             take_once_founded(context, welcome, take, commands).await?
         }

@@ -122,11 +122,17 @@ pub fn batch(rows: &[Row]) -> Result<Batch, RecordError> {
         match row {
             Row::Lock(lock) => batch.put(META, LOCK, record::seal(FORMAT, lock)?),
             Row::State(state) => batch.put(META, STATE, record::seal(FORMAT, state)?),
-            Row::Entry(entry) => batch.put(ENTRIES, entry_key(entry.version), record::seal(FORMAT, &**entry)?),
-            Row::DropThrough(version) => batch.delete_range(ENTRIES, Bytes::new(), entry_key(version.plus(1))),
-            Row::DropAbove(version) => {
-                batch.delete_range(ENTRIES, entry_key(version.plus(1)), Bytes::from_static(&[0xff; 9]))
+            Row::Entry(entry) => {
+                batch.put(ENTRIES, entry_key(entry.version), record::seal(FORMAT, &**entry)?)
             }
+            Row::DropThrough(version) => {
+                batch.delete_range(ENTRIES, Bytes::new(), entry_key(version.plus(1)))
+            }
+            Row::DropAbove(version) => batch.delete_range(
+                ENTRIES,
+                entry_key(version.plus(1)),
+                Bytes::from_static(&[0xff; 9]),
+            ),
             Row::Config(bytes) => batch.put(META, CONFIG, bytes.clone()),
         };
     }
@@ -162,9 +168,8 @@ pub fn read(store: &dyn Store) -> Result<Found, ReadError> {
         };
         from = [last.as_ref(), &[0]].concat().into();
         for (key, value) in rows {
-            let entry: Entry = record::open(FORMAT, &value).map_err(|source| ReadError::Record {
-                row: format!("entries/{}", key.escape_ascii()),
-                source,
+            let entry: Entry = record::open(FORMAT, &value).map_err(|source| {
+                ReadError::Record { row: format!("entries/{}", key.escape_ascii()), source }
             })?;
             if key != entry_key(entry.version) {
                 return Err(ReadError::Misplaced(entry.version));
@@ -174,7 +179,10 @@ pub fn read(store: &dyn Store) -> Result<Found, ReadError> {
     }
 }
 
-fn read_row<T: serde::de::DeserializeOwned>(store: &dyn Store, key: &'static [u8]) -> Result<Option<T>, ReadError> {
+fn read_row<T: serde::de::DeserializeOwned>(
+    store: &dyn Store,
+    key: &'static [u8],
+) -> Result<Option<T>, ReadError> {
     let Some(bytes) = store.get(META, key)? else {
         return Ok(None);
     };

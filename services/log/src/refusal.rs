@@ -21,7 +21,9 @@ pub enum Refusal {
         epoch: Epoch,
     },
     /// The log does not serve this epoch yet.
-    #[error("this log does not serve epoch {asked}: it is locked by epoch {locked} and not assigned to it")]
+    #[error(
+        "this log does not serve epoch {asked}: it is locked by epoch {locked} and not assigned to it"
+    )]
     NotOpen {
         /// The request's epoch.
         asked: Epoch,
@@ -29,7 +31,9 @@ pub enum Refusal {
         locked: Epoch,
     },
     /// The log lacks data that the assignment takes for granted.
-    #[error("this log ends at {end}, below the recovery version {recovery_version}, and was given nothing to copy from")]
+    #[error(
+        "this log ends at {end}, below the recovery version {recovery_version}, and was given nothing to copy from"
+    )]
     Behind {
         /// The newest version that it holds.
         end: Version,
@@ -104,7 +108,9 @@ impl Refusal {
             | Refusal::OtherGeneration { .. }
             | Refusal::OlderConfig { .. } => ErrorCode::Superseded,
             Refusal::NotOpen { .. } | Refusal::Starting(_) => ErrorCode::NotReady,
-            Refusal::Misfit { .. } | Refusal::PopAhead { .. } | Refusal::BadConfig(_) => ErrorCode::InvalidRequest,
+            Refusal::Misfit { .. } | Refusal::PopAhead { .. } | Refusal::BadConfig(_) => {
+                ErrorCode::InvalidRequest
+            }
             Refusal::Full { .. } => ErrorCode::Overloaded,
             Refusal::UnknownTag(_) => ErrorCode::NotFound,
             Refusal::Dropped { .. } => ErrorCode::TransactionTooOld,

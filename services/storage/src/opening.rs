@@ -27,8 +27,7 @@ pub(crate) async fn run(
     commands: &mut mpsc::Receiver<Command>,
 ) -> Exit {
     context.set_check(CHECK, Err("not open yet".to_owned()));
-    let (directory, known_store) = match take_directory(&context, &config, &*disk, commands).await
-    {
+    let (directory, known_store) = match take_directory(&context, &config, &*disk, commands).await {
         Ok(taken) => taken,
         Err(exit) => return exit,
     };

@@ -8,7 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-
 use anyhow::{Context as _, bail, ensure};
 use plinth_api::coordinator::{ProcessRow, Processes};
 use plinth_api::storage::{ReadAnswer, ShardConfig};
@@ -68,7 +67,10 @@ pub fn up(directory: &Path) -> anyhow::Result<Command> {
 ///
 /// # Errors
 /// The last failure.
-pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+pub fn eventually<T>(
+    what: &str,
+    mut attempt: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match attempt() {
@@ -218,7 +220,13 @@ impl Cluster {
     ///
     /// # Errors
     /// When the storage does not say.
-    pub fn read_at(&self, storage: &str, epoch: u64, version: &str, key: &str) -> anyhow::Result<ReadAnswer> {
+    pub fn read_at(
+        &self,
+        storage: &str,
+        epoch: u64,
+        version: &str,
+        key: &str,
+    ) -> anyhow::Result<ReadAnswer> {
         let body = serde_json::json!({ "epoch": epoch, "version": version, "keys": [key] });
         let request = self.http.post(format!("{storage}/v1/reads")).json(&body);
         Self::json(self.secret(request)?.send()?)

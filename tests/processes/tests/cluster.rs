@@ -94,8 +94,7 @@ fn every_storage_holds_the_configuration_that_the_layout_shows() -> Outcome {
     let user = status.tags.iter().find(|tag| tag.tag != Tag::SYSTEM).context("no user tag")?;
     let version = user.version.to_string();
     for url in storages.values() {
-        let answer =
-            cluster.read_at(url, layout.config.epoch.0, &version, "everywhere")?;
+        let answer = cluster.read_at(url, layout.config.epoch.0, &version, "everywhere")?;
         let value = answer.values.first().cloned().flatten().context("missing on a storage")?;
         ensure!(value.as_bytes() == b"same");
     }

@@ -103,8 +103,7 @@ async fn stop(data_dir: &Path) -> anyhow::Result<String> {
     file.read_to_string(&mut text)?;
     let pid = text.trim().parse::<i32>().ok().and_then(Pid::from_raw);
     let Some(pid) = pid else { bail!("{} names no process", pid_path(data_dir).display()) };
-    kill_process(pid, Signal::TERM)
-        .with_context(|| format!("process {text} can't be stopped"))?;
+    kill_process(pid, Signal::TERM).with_context(|| format!("process {text} can't be stopped"))?;
     let deadline = Instant::now() + STOP;
     while !is_free(&file) {
         if Instant::now() >= deadline {

@@ -115,7 +115,9 @@ impl Foreman {
                     return error;
                 }
             }
-            let Some(child) = &mut self.child else { return anyhow!("{} has no foreman", self.node) };
+            let Some(child) = &mut self.child else {
+                return anyhow!("{} has no foreman", self.node);
+            };
             let status = match child.wait().await {
                 Ok(status) => status,
                 Err(error) => return error.into(),

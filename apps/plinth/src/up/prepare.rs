@@ -168,7 +168,9 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
         .read(true)
         .write(true)
         .open(&path)
-        .with_context(|| format!("--data-dir {shown} can't be written; name a writable directory"))?;
+        .with_context(|| {
+            format!("--data-dir {shown} can't be written; name a writable directory")
+        })?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut pid = String::new();
         file.read_to_string(&mut pid).unwrap_or_default();

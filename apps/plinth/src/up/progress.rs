@@ -63,8 +63,7 @@ impl Voice {
             Voice::Lines if json => format!("{READY}{line}"),
             Voice::Lines => {
                 let table = table(report, cluster);
-                let lines: String =
-                    table.lines().map(|line| format!("{SAY}{line}\n")).collect();
+                let lines: String = table.lines().map(|line| format!("{SAY}{line}\n")).collect();
                 format!("{lines}{READY}")
             }
         };

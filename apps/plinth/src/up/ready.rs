@@ -8,8 +8,8 @@ use plinth_api::gateway::ClusterStatus;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::progress::Voice;
 use super::Cluster;
+use super::progress::Voice;
 
 /// Between two looks at the gateways.
 const LOOK: Duration = Duration::from_millis(20);

@@ -55,7 +55,9 @@ async fn the_document_has_the_service_and_the_shell_and_says_who_may_call() {
     let paths = &document["paths"];
     assert_eq!(paths["/v1/parcels"]["post"]["x-plinth-caller"], "anyone");
     assert_eq!(paths["/v1/for/service"]["get"]["x-plinth-caller"], "service");
-    for shell in ["/livez", "/readyz", "/readyz/{check}", "/version", "/metrics", "/v1/info", "/v1/monitor"] {
+    for shell in
+        ["/livez", "/readyz", "/readyz/{check}", "/version", "/metrics", "/v1/info", "/v1/monitor"]
+    {
         assert_eq!(paths[shell]["get"]["x-plinth-caller"], "anyone", "{shell}");
     }
 }

@@ -41,9 +41,8 @@ async fn a_worker_announces_itself_until_it_has_a_cluster_and_again_with_its_sto
     let welcome = Arc::new(Mutex::new(Welcome::default()));
     let foreman = Host::bind(Runtime::real(), options("foreman-1@node-1")).await.unwrap();
     let target = Target::from(foreman.context().pid());
-    let routes = Routes::new()
-        .service(routes!(take))
-        .with_state((announcements, Arc::clone(&welcome)));
+    let routes =
+        Routes::new().service(routes!(take)).with_state((announcements, Arc::clone(&welcome)));
     let (scope, _life) = Scope::new();
     drop(scope.spawn("foreman", foreman.run(routes, std::future::pending::<Exit>())));
 

@@ -43,10 +43,8 @@ const FROM: (&str, &str) = ("plinth-from", "log-1@node-2");
 
 #[tokio::test]
 async fn with_secrets_only_proof_counts() {
-    let secrets = Secrets {
-        cluster: Some(secret(CLUSTER)),
-        administrator: Some(secret(ADMINISTRATOR)),
-    };
+    let secrets =
+        Secrets { cluster: Some(secret(CLUSTER)), administrator: Some(secret(ADMINISTRATOR)) };
     check(
         secrets,
         &[

@@ -7,11 +7,13 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use bytes::Bytes;
 use http::{Request, Response};
-use plinth_api::{CallError, Endpoint, ErrorCode, Nothing, Problem, Target, TimeLimit, TransportError};
+use plinth_api::{
+    CallError, Endpoint, ErrorCode, Nothing, Problem, Target, TimeLimit, TransportError,
+};
 use plinth_runtime::{Runtime, Scope, ScopeGuard};
 use plinth_service::{
-    Answer, Caller, Context, Exit, Failure, Host, HostOptions, Json, Query, Routes, Secret, Secrets,
-    Sender, SenderEpoch, Transport,
+    Answer, Caller, Context, Exit, Failure, Host, HostOptions, Json, Query, Routes, Secret,
+    Secrets, Sender, SenderEpoch, Transport,
 };
 use plinth_types::ClusterId;
 use serde::de::DeserializeOwned;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use plinth_api::common::MonitorLine;
 use plinth_api::Target;
+use plinth_api::common::MonitorLine;
 use plinth_runtime::Runtime;
 use plinth_service::{Exit, MonitorEnd, watch};
 use plinth_types::{Epoch, Incarnation};
@@ -21,9 +21,8 @@ type Watched = (mpsc::UnboundedReceiver<MonitorLine>, tokio::task::JoinHandle<Op
 fn watched(watcher: &Hosted, target: Target) -> Watched {
     let (lines, received) = mpsc::unbounded_channel();
     let context = watcher.context.clone();
-    let task = async move {
-        watch(&context, &target, SILENCE, |line| lines.send(line).unwrap()).await
-    };
+    let task =
+        async move { watch(&context, &target, SILENCE, |line| lines.send(line).unwrap()).await };
     (received, watcher.context.scope().spawn("watch", task))
 }
 

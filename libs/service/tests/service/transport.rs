@@ -11,8 +11,8 @@ use plinth_api::common::INFO;
 use plinth_api::{Nothing, Target, TransportError};
 use plinth_runtime::{Runtime, Scope, ScopeGuard, Stream};
 use plinth_service::{Secrets, Sender};
-use tokio::sync::mpsc;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::sync::mpsc;
 
 use crate::fixture::{Asker, PATIENCE, host, host_with, secret, within};
 
@@ -82,10 +82,9 @@ async fn nobody_listening_is_a_failed_connection() {
 
 #[tokio::test]
 async fn a_peer_that_never_answers_is_a_timeout() {
-    let mute = peer(async |mut stream: Stream| {
-        stream.read_to_end(&mut Vec::new()).await.map(|_| ())
-    })
-    .await;
+    let mute =
+        peer(async |mut stream: Stream| stream.read_to_end(&mut Vec::new()).await.map(|_| ()))
+            .await;
     let error = try_get(&mute, Duration::from_millis(50)).await.unwrap_err();
     assert_eq!(error, TransportError::Timeout { peer: mute.address, after_ms: 50 });
 }

@@ -7,7 +7,8 @@ use plinth_log::machine::{AssignStep, Pushed};
 use plinth_types::{Epoch, Incarnation, Mutation, Tag, Version};
 
 use crate::fixture::{
-    Log, MEMBERS, USER, assignment, director, entry, generation, lock_request, pull_query, recorded, versions,
+    Log, MEMBERS, USER, assignment, director, entry, generation, lock_request, pull_query,
+    recorded, versions,
 };
 
 /// Failure 3.
@@ -18,7 +19,10 @@ fn a_lock_of_an_equal_epoch_by_another_director_is_refused_after_a_restart_too()
     let other = LockRequest { epoch: Epoch(5), director: Incarnation(7) };
     for _ in 0..2 {
         assert_eq!(log.machine.lock(&other), Err(Refusal::OtherDirector { epoch: Epoch(5) }));
-        assert_eq!(log.machine.lock(&lock_request(4)), Err(Refusal::Stale { asked: Epoch(4), locked: Epoch(5) }));
+        assert_eq!(
+            log.machine.lock(&lock_request(4)),
+            Err(Refusal::Stale { asked: Epoch(4), locked: Epoch(5) })
+        );
         assert_eq!(log.machine.lock(&lock_request(5)), Ok(()), "the same director may ask again");
         log.crash(0);
     }
@@ -146,9 +150,16 @@ fn a_pull_below_what_was_dropped_is_refused_and_not_skipped() {
     let second = log.append(&[USER]);
     log.append(&[USER]);
     log.pop(USER, MEMBERS[0], second).unwrap();
-    assert_eq!(versions(&log.pull(USER, 1, Version::ZERO).unwrap()).len(), 3, "one member alone decides nothing");
+    assert_eq!(
+        versions(&log.pull(USER, 1, Version::ZERO).unwrap()).len(),
+        3,
+        "one member alone decides nothing"
+    );
     log.pop(USER, MEMBERS[1], first).unwrap();
-    assert_eq!(log.pull(USER, 1, Version::ZERO).unwrap_err(), Refusal::Dropped { tag: USER, popped: first });
+    assert_eq!(
+        log.pull(USER, 1, Version::ZERO).unwrap_err(),
+        Refusal::Dropped { tag: USER, popped: first }
+    );
     assert_eq!(log.pull(USER, 1, Version::ZERO).unwrap_err().code(), ErrorCode::TransactionTooOld);
     assert_eq!(versions(&log.pull(USER, 1, first).unwrap())[0], second);
 }
@@ -194,7 +205,10 @@ fn a_log_that_lacks_data_is_not_taken_up_without_a_copy() {
     let refused = log.take_up(4, recovery_version);
     assert_eq!(refused, Err(Refusal::Behind { end: Version::ZERO, recovery_version }));
     assert_eq!(refused.unwrap_err().code(), ErrorCode::Damaged);
-    assert_eq!(log.machine.confirm(Epoch(4)), Err(Refusal::NotOpen { asked: Epoch(4), locked: Epoch(4) }));
+    assert_eq!(
+        log.machine.confirm(Epoch(4)),
+        Err(Refusal::NotOpen { asked: Epoch(4), locked: Epoch(4) })
+    );
 }
 
 /// Failure 24.
@@ -205,7 +219,10 @@ fn one_version_never_stands_for_two_entries() {
     let second = entry(1, first, first.plus(10), first, &[USER]);
     log.machine.push(second.clone()).unwrap();
     assert_eq!(log.machine.push(second.clone()), Ok(Pushed::Duplicate));
-    let other = Entry { messages: entry(1, first, first.plus(10), first, &[Tag::SYSTEM]).messages, ..second.clone() };
+    let other = Entry {
+        messages: entry(1, first, first.plus(10), first, &[Tag::SYSTEM]).messages,
+        ..second.clone()
+    };
     assert!(matches!(log.machine.push(other), Err(Refusal::Misfit { .. })));
     let fork = entry(1, first, first.plus(11), first, &[USER]);
     assert!(matches!(log.machine.push(fork), Err(Refusal::Misfit { .. })));
@@ -214,7 +231,10 @@ fn one_version_never_stands_for_two_entries() {
     // The next epoch begins above everything that this one could have used.
     log.lock(2).unwrap();
     log.take_up(2, first).unwrap();
-    assert!(matches!(log.machine.push(Entry { epoch: Epoch(2), ..second }), Err(Refusal::Misfit { .. })));
+    assert!(matches!(
+        log.machine.push(Entry { epoch: Epoch(2), ..second }),
+        Err(Refusal::Misfit { .. })
+    ));
 }
 
 /// Failure 30.

@@ -1,8 +1,8 @@
 //! A machine with a disk of plain rows.
 
 use plinth_api::log::{
-    Assignment, Entry, Generation, LockAnswer, LockRequest, PopRequest, PullAnswer, PullQuery, TagMembers,
-    TagMutations,
+    Assignment, Entry, Generation, LockAnswer, LockRequest, PopRequest, PullAnswer, PullQuery,
+    TagMembers, TagMutations,
 };
 use plinth_log::machine::{AssignStep, Copied, Machine, Mark, Pushed};
 use plinth_log::records::{Found, Row};
@@ -41,7 +41,13 @@ pub(crate) fn assignment(epoch: u64, recovery_version: Version) -> Assignment {
     }
 }
 
-pub(crate) fn entry(epoch: u64, prev: Version, version: Version, known_committed: Version, tags: &[Tag]) -> Entry {
+pub(crate) fn entry(
+    epoch: u64,
+    prev: Version,
+    version: Version,
+    known_committed: Version,
+    tags: &[Tag],
+) -> Entry {
     let mutation = |tag: Tag| Mutation::Set {
         key: format!("{tag}/{version}").as_str().into(),
         value: format!("of epoch {epoch}").as_str().into(),
@@ -51,17 +57,28 @@ pub(crate) fn entry(epoch: u64, prev: Version, version: Version, known_committed
         prev,
         version,
         known_committed,
-        messages: tags.iter().map(|&tag| TagMutations { tag, mutations: vec![mutation(tag)] }).collect(),
+        messages: tags
+            .iter()
+            .map(|&tag| TagMutations { tag, mutations: vec![mutation(tag)] })
+            .collect(),
         traceparent: None,
     }
 }
 
 pub(crate) fn pull_query(tag: Tag, epoch: u64, after: Version) -> PullQuery {
-    PullQuery { tag, epoch: Epoch(epoch), after, known_committed: Version(u64::MAX), wait_ms: 0, limit_bytes: 1 << 20 }
+    PullQuery {
+        tag,
+        epoch: Epoch(epoch),
+        after,
+        known_committed: Version(u64::MAX),
+        wait_ms: 0,
+        limit_bytes: 1 << 20,
+    }
 }
 
 pub(crate) fn recorded(epoch: u64, config_version: u64) -> Recorded {
-    let golden = include_bytes!("../../../../libs/system-config/tests/golden/recorded-level-1.json");
+    let golden =
+        include_bytes!("../../../../libs/system-config/tests/golden/recorded-level-1.json");
     let mut recorded: Recorded = decode_stored(golden).unwrap();
     recorded.config.epoch = Epoch(epoch);
     recorded.config.config_version = ConfigVersion(config_version);
@@ -101,7 +118,11 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn new() -> Log {
-        Log { machine: Machine::new(STORE, Limits::default(), Found::default()), disk: Rows::default(), unsynced: Vec::new() }
+        Log {
+            machine: Machine::new(STORE, Limits::default(), Found::default()),
+            disk: Rows::default(),
+            unsynced: Vec::new(),
+        }
     }
 
     /// A log that serves epoch 1, which begins with nothing.
@@ -143,7 +164,11 @@ impl Log {
         self.take_up_with(&assignment(epoch, recovery_version), Vec::new())
     }
 
-    pub(crate) fn take_up_with(&mut self, assignment: &Assignment, copied: Vec<Copied>) -> Result<(), Refusal> {
+    pub(crate) fn take_up_with(
+        &mut self,
+        assignment: &Assignment,
+        copied: Vec<Copied>,
+    ) -> Result<(), Refusal> {
         if self.machine.assign(assignment)? == AssignStep::Copy {
             self.machine.take_up(assignment, copied)?;
         }
@@ -157,7 +182,8 @@ impl Log {
         let prev = self.machine.end();
         let version = prev.plus(10).max(generation.first_version);
         let committed = self.machine.durable();
-        let pushed = self.machine.push(entry(generation.epoch.0, prev, version, committed, tags)).unwrap();
+        let pushed =
+            self.machine.push(entry(generation.epoch.0, prev, version, committed, tags)).unwrap();
         assert_eq!(pushed, Pushed::Appended);
         self.sync();
         version
@@ -168,7 +194,12 @@ impl Log {
         Ok(self.machine.pull(&query)?.unwrap_or_else(|| self.machine.nothing_new(&query)))
     }
 
-    pub(crate) fn pop(&mut self, tag: Tag, store: StoreId, version: Version) -> Result<(), Refusal> {
+    pub(crate) fn pop(
+        &mut self,
+        tag: Tag,
+        store: StoreId,
+        version: Version,
+    ) -> Result<(), Refusal> {
         let epoch = self.machine.locked();
         self.machine.pop(&PopRequest { epoch, tag, store, version })?;
         self.sync();

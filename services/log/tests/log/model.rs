@@ -63,7 +63,11 @@ impl Naive {
     fn of_tag(&self, tag: Tag, after: Version) -> Vec<Version> {
         let holds = |entry: &&Entry| entry.messages.iter().any(|message| message.tag == tag);
         let durable = self.entries[..self.durable].iter();
-        durable.filter(|entry| entry.version > after).filter(holds).map(|entry| entry.version).collect()
+        durable
+            .filter(|entry| entry.version > after)
+            .filter(holds)
+            .map(|entry| entry.version)
+            .collect()
     }
 
     fn known_committed(&self) -> Version {

@@ -8,7 +8,12 @@ use crate::fixture::{Log, MEMBERS, USER, assignment, versions};
 
 fn source(tags: &[Tag]) -> CopySource {
     let node: NodeId = "node-2".parse().unwrap();
-    let pid = Pid { node, os_pid: 1, incarnation: plinth_types::Incarnation(1), address: "there:1".to_owned() };
+    let pid = Pid {
+        node,
+        os_pid: 1,
+        incarnation: plinth_types::Incarnation(1),
+        address: "there:1".to_owned(),
+    };
     CopySource { pid, tags: tags.to_vec() }
 }
 

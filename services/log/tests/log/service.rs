@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plinth_api::log::{
-    ASSIGN, Assignment, CONFIRM, ConfirmQuery, CopySource, KEEP, KEPT, KeepRequest, LOCK, POP, PULL, PUSH, PopRequest,
-    STATUS,
+    ASSIGN, Assignment, CONFIRM, ConfirmQuery, CopySource, KEEP, KEPT, KeepRequest, LOCK, POP,
+    PULL, PUSH, PopRequest, STATUS,
 };
 use plinth_api::{Endpoint, ErrorCode, Nothing, Target};
 use plinth_log::{Config, Limits};
@@ -18,7 +18,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
-use crate::fixture::{MEMBERS, USER, assignment, director, entry, lock_request, pull_query, recorded, versions};
+use crate::fixture::{
+    MEMBERS, USER, assignment, director, entry, lock_request, pull_query, recorded, versions,
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,7 +53,8 @@ async fn start(disk: &SimulatedDisk) -> Running {
     let pid = host.context().pid().clone();
     let config = Config { directory: directory(), foreman: None, limits: Limits::default() };
     let exit = scope.spawn("log", plinth_log::serve(host, config, Arc::new(disk.clone())));
-    let sender = Sender { service: Some("director-1@node-1".parse().unwrap()), secrets: Secrets::default() };
+    let sender =
+        Sender { service: Some("director-1@node-1".parse().unwrap()), secrets: Secrets::default() };
     let peers = Peers::new(Transport::new(Runtime::real(), scope.clone(), &sender));
     let running = Running { pid, peers, exit, _end: end };
     running.wait_until_open().await;
@@ -64,7 +67,8 @@ impl Running {
         endpoint: Endpoint<Req, Resp>,
         request: &Req,
     ) -> Result<Resp, ErrorCode> {
-        let answer = self.peers.call(&Target::from(&self.pid), &endpoint, request, None, PATIENCE).await;
+        let answer =
+            self.peers.call(&Target::from(&self.pid), &endpoint, request, None, PATIENCE).await;
         answer.map_err(|error| error.code().unwrap_or_else(|| panic!("{error}")))
     }
 
@@ -139,7 +143,11 @@ async fn a_pull_waits_for_the_next_entry() {
     let (pulled, second) = tokio::join!(pull, push);
     assert_eq!(versions(&pulled.unwrap()), [second]);
     query = pull_query(USER, 1, second);
-    assert_eq!(log.ask(PULL, &query).await.unwrap().end, second, "one that does not wait is answered at once");
+    assert_eq!(
+        log.ask(PULL, &query).await.unwrap().end,
+        second,
+        "one that does not wait is answered at once"
+    );
 }
 
 /// Pushes that arrive in another order than their chain's are all answered.
@@ -198,7 +206,8 @@ async fn a_new_log_copies_over_http() {
     second.unwrap();
     for tag in [USER, Tag::SYSTEM] {
         let query = pull_query(tag, 2, Version::ZERO);
-        let (had, has) = (old.ask(PULL, &query).await.unwrap(), new.ask(PULL, &query).await.unwrap());
+        let (had, has) =
+            (old.ask(PULL, &query).await.unwrap(), new.ask(PULL, &query).await.unwrap());
         assert_eq!((had.entries, had.end), (has.entries, has.end));
     }
 }
@@ -236,7 +245,8 @@ async fn a_full_disk_is_said_and_clears_by_itself() {
         let said = async {
             while let answer = log.peers.call(&target, &KEEP, &keep, None, limit).await
                 && answer.err().and_then(|error| error.code()) != Some(ErrorCode::DiskFull)
-            {}
+            {
+            }
         };
         tokio::time::timeout(PATIENCE, said).await.unwrap();
         disk.set_full(false);
