@@ -249,8 +249,10 @@ impl Leader<'_> {
         let mut states = self.group.states.clone();
         let (cause, suspects) = loop {
             if states.borrow_and_update().ready_epoch == epoch {
-                // The recovery is over, and so is its span.
-                span = None;
+                if let Some(span) = span.take() {
+                    // A span ends where it was left last.
+                    span.in_scope(|| tracing::info!(%epoch, "the recovery is over"));
+                }
             }
             tokio::select! {
                 biased;
@@ -270,6 +272,7 @@ impl Leader<'_> {
         };
         if let Some(span) = &span {
             record_error(span, &cause);
+            span.in_scope(|| tracing::info!(%epoch, "the recovery has failed"));
         }
         self.end(appointed, cause, suspects);
     }
