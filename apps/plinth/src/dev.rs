@@ -1,6 +1,7 @@
 //! `plinth dev`: a whole cluster in this one process, on real disks and sockets.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cli::DevArgs;
-use crate::in_process::{InProcess, Task};
+use crate::in_process::{InProcess, Running, Task};
 use crate::jaeger::Jaeger;
 use crate::process;
 use crate::up::{self, prepare};
@@ -56,12 +57,14 @@ async fn run(args: &DevArgs, prepared: prepare::Prepared, started: Instant) -> a
         let name = ServiceName::new(ServiceKind::Gateway, 1);
         (ServiceRef::new(name, node.clone()), format!("127.0.0.1:{port}"))
     };
+    let world = process::real_world();
     let in_process = InProcess {
-        world: process::real_world(),
+        worlds: Arc::new(move |_| world.clone()),
         cluster: cluster.file.clone(),
         secrets: cluster.secrets.clone(),
         bind: "127.0.0.1:0".to_owned(),
         binds: cluster.nodes.iter().map(gateway).collect(),
+        running: Running::default(),
     };
     let mut nodes: Vec<Task> = cluster
         .nodes

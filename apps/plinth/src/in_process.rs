@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -21,11 +21,14 @@ use crate::launch::{Launch, node_directory};
 use crate::node::default_statics;
 use crate::roster::{self, ForemanLaunch, World};
 
+/// Gives each service that is started the world that it runs in.
+pub type Worlds = Arc<dyn Fn(&ServiceRef) -> World + Send + Sync>;
+
 /// A cluster in one process.
 #[derive(Clone)]
 pub struct InProcess {
-    /// Where it runs.
-    pub world: World,
+    /// Where its services run.
+    pub worlds: Worlds,
     /// Which cluster.
     pub cluster: Arc<ClusterFile>,
     /// What proves who calls.
@@ -34,6 +37,44 @@ pub struct InProcess {
     pub bind: String,
     /// Where certain services listen.
     pub binds: BTreeMap<ServiceRef, String>,
+    /// The services that run.
+    pub running: Running,
+}
+
+/// The tree of a task; gone once it was killed.
+type Tree = Mutex<Option<ScopeGuard>>;
+
+/// The services that run as tasks. A clone is the same list.
+#[derive(Clone, Default)]
+pub struct Running(Arc<Mutex<BTreeMap<ServiceRef, Weak<Tree>>>>);
+
+impl Running {
+    /// Those that run now, in their order.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceRef> {
+        let trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = |tree: &Weak<Tree>| {
+            let tree = tree.upgrade()?;
+            tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|_| ())
+        };
+        trees.iter().filter(|(_, tree)| runs(tree).is_some()).map(|(who, _)| who.clone()).collect()
+    }
+
+    /// Kills a service, as `kill -9` does a process. Answers whether it ran.
+    pub fn kill(&self, service: &ServiceRef) -> bool {
+        let tree = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(service);
+        tree.and_then(|tree| tree.upgrade()).is_some_and(|tree| cut(&tree))
+    }
+
+    fn note(&self, service: ServiceRef, tree: &Arc<Tree>) {
+        let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        trees.insert(service, Arc::downgrade(tree));
+    }
+}
+
+/// Ends the tree of a task. Answers whether it was whole.
+fn cut(tree: &Tree) -> bool {
+    tree.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
 }
 
 impl InProcess {
@@ -48,7 +89,7 @@ impl InProcess {
             lock_patience: std::time::Duration::ZERO,
         };
         let directory = node_directory(data_dir, node);
-        let world = self.world.clone();
+        let world = (self.worlds)(&service);
         self.task(service, directory, None, |launch| roster::run_foreman(world, launch, foreman))
     }
 
@@ -65,7 +106,7 @@ impl InProcess {
         let launch = Launch {
             zone: Zone::of_node(&service.node),
             bind: named.unwrap_or_else(|| self.bind.clone()),
-            service,
+            service: service.clone(),
             advertise: None,
             directory,
             foreman,
@@ -75,14 +116,16 @@ impl InProcess {
         };
         let (scope, guard) = Scope::new();
         let handle = scope.spawn("service", run(launch));
-        Task { scope, guard: Some(guard), handle, stop }
+        let tree = Arc::new(Mutex::new(Some(guard)));
+        self.running.note(service, &tree);
+        Task { scope, tree, handle, stop }
     }
 }
 
 impl Spawner for InProcess {
     fn start(&self, order: &WorkerOrder) -> io::Result<Box<dyn Process>> {
         let foreman = Some(Target::address(&order.foreman));
-        let world = self.world.clone();
+        let world = (self.worlds)(&order.service);
         let task = self.task(order.service.clone(), order.directory.clone(), foreman, |launch| {
             roster::run(world, launch)
         });
@@ -98,7 +141,7 @@ impl Spawner for InProcess {
 /// A service that runs as a task.
 pub struct Task {
     scope: Scope,
-    guard: Option<ScopeGuard>,
+    tree: Arc<Tree>,
     handle: JoinHandle<Option<Exit>>,
     stop: watch::Sender<bool>,
 }
@@ -137,7 +180,7 @@ impl Process for Task {
     fn end(&mut self, how: Ending) {
         match how {
             Ending::Asked => self.stop(),
-            Ending::Killed => self.guard = None,
+            Ending::Killed => _ = cut(&self.tree),
         }
     }
 }

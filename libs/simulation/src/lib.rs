@@ -107,11 +107,18 @@ impl Simulation {
     /// or several lives of one, take one each.
     #[must_use]
     pub fn runtime(&self, host: &str) -> Runtime {
+        self.runtime_of(host, host)
+    }
+
+    /// The same for a process that has a name of its own on its host. Its random numbers and its
+    /// fault points go by that name.
+    #[must_use]
+    pub fn runtime_of(&self, host: &str, process: &str) -> Runtime {
         Runtime::new(
-            self.random(host),
+            self.random(process),
             Arc::new(HostClock::new(BEGINNING_UNIX_MS)),
             Arc::new(SimulatedNetwork::new(host, self.trace.clone())),
-            self.faults.at(host),
+            self.faults.at(process),
         )
     }
 

@@ -1,0 +1,253 @@
+//! The nodes of a cluster, and what can befall them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use plinth::cluster_file::{ClusterFile, CoordinatorEntry};
+use plinth::in_process::{InProcess, Running};
+use plinth::roster::World;
+use plinth_service::{Secret, Secrets};
+use plinth_simulation::Simulation;
+use plinth_store::{DiskDelays, SimulatedDisk};
+use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceName, ServiceRef};
+
+/// Where the coordinators listen, each on its node.
+const COORDINATOR_PORT: u16 = 4500;
+/// Where the gateways listen, each on its node.
+const GATEWAY_PORT: u16 = 4000;
+/// Where a node keeps its data.
+const DATA: &str = "/data";
+/// The time after which a node's init starts a foreman again that has ended.
+const FOREMAN_RESTART: Duration = Duration::from_millis(500);
+
+/// How large a cluster is, and how its disks are.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// How many nodes.
+    pub nodes: u32,
+    /// How many of them have a coordinator: 1, 3 or 5.
+    pub coordinators: u32,
+    /// How slow the disks are.
+    pub disks: DiskDelays,
+}
+
+impl Default for Shape {
+    /// Three nodes, each with a coordinator.
+    fn default() -> Self {
+        Shape { nodes: 3, coordinators: 3, disks: DiskDelays::default() }
+    }
+}
+
+/// One machine.
+pub struct Node {
+    /// Its name, which is its host's too.
+    pub id: NodeId,
+    /// What outlives it.
+    pub disk: SimulatedDisk,
+    running: Running,
+    /// What each of its services sees of the disk.
+    views: Arc<Mutex<BTreeMap<ServiceRef, SimulatedDisk>>>,
+    on: bool,
+}
+
+impl Node {
+    /// Whether it has power.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// The services that run on it.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceRef> {
+        if self.on { self.running.services() } else { Vec::new() }
+    }
+
+    /// Where its gateway answers, `host:port`.
+    #[must_use]
+    pub fn gateway(&self) -> String {
+        format!("{}:{GATEWAY_PORT}", self.id)
+    }
+}
+
+/// A cluster of simulated machines.
+pub struct Cluster {
+    world: Simulation,
+    nodes: Vec<Node>,
+    file: Arc<ClusterFile>,
+    secrets: Secrets,
+}
+
+impl Cluster {
+    /// The machines, with nothing on their disks and no power.
+    ///
+    /// # Errors
+    /// A shape that can't be.
+    pub fn new(world: &Simulation, shape: &Shape) -> anyhow::Result<Cluster> {
+        let id = |number: u32| format!("node-{number}").parse::<NodeId>();
+        let ids: Vec<NodeId> = (1..=shape.nodes).map(id).collect::<Result<_, _>>()?;
+        let coordinators = usize::try_from(shape.coordinators)?;
+        let coordinator = |node: &NodeId| CoordinatorEntry {
+            service: service(ServiceKind::Coordinator, node),
+            url: format!("http://{node}:{COORDINATOR_PORT}"),
+        };
+        let setup = world.runtime("setup");
+        let file = ClusterFile {
+            cluster: ClusterId(setup.random_u128()),
+            coordinators: ids.iter().take(coordinators).map(coordinator).collect(),
+            initial_nodes: ids.clone(),
+        };
+        let secrets = Secrets {
+            cluster: Some(Secret::generate(&setup)),
+            administrator: Some(Secret::generate(&setup)),
+        };
+        let node = |id: NodeId| Node {
+            disk: world.disk(id.as_str(), shape.disks.clone()),
+            id,
+            running: Running::default(),
+            views: Arc::default(),
+            on: false,
+        };
+        let nodes = ids.into_iter().map(node).collect();
+        Ok(Cluster { world: world.clone(), nodes, file: Arc::new(file), secrets })
+    }
+
+    /// The machines.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// What proves that a service calls.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// Makes every node a host of the simulation, which gives it power.
+    pub fn power_on(&mut self, sim: &mut turmoil::Sim<'_>) {
+        for node in &mut self.nodes {
+            let (world, disk) = (self.world.clone(), node.disk.clone());
+            let (file, secrets) = (Arc::clone(&self.file), self.secrets.clone());
+            let (id, running, views) =
+                (node.id.clone(), node.running.clone(), Arc::clone(&node.views));
+            let host = id.as_str().to_owned();
+            sim.host(host, move || {
+                let worlds = worlds(world.clone(), disk.clone(), Arc::clone(&views));
+                let gateway = service(ServiceKind::Gateway, &id);
+                let cluster = InProcess {
+                    worlds: Arc::new(worlds),
+                    cluster: Arc::clone(&file),
+                    secrets: secrets.clone(),
+                    bind: format!("{id}:0"),
+                    binds: BTreeMap::from([(gateway, format!("{id}:{GATEWAY_PORT}"))]),
+                    running: running.clone(),
+                };
+                run_node(cluster, id.clone())
+            });
+            node.on = true;
+        }
+    }
+
+    /// A node loses its power: everything on it is gone at once, and of what it had not synced some
+    /// part. `silently` nobody hears of it, as of a machine without power; otherwise its connections
+    /// are closed, as by a system that goes down. Answers whether it had power.
+    pub fn power_loss(
+        &mut self,
+        sim: &mut turmoil::Sim<'_>,
+        node: &NodeId,
+        silently: bool,
+    ) -> bool {
+        let others = self.nodes.iter().map(|node| &node.id).filter(|other| *other != node);
+        if silently {
+            for other in others {
+                sim.partition(node.as_str(), other.as_str());
+            }
+        }
+        let Some(node) = self.nodes.iter_mut().find(|other| other.id == *node && other.on) else {
+            return false;
+        };
+        node.on = false;
+        sim.crash(node.id.as_str());
+        let random = self.world.random(&format!("power of {}", node.id));
+        node.disk.power_loss(&*random);
+        true
+    }
+
+    /// Gives a node its power back. Answers whether it had none.
+    pub fn power_back(&mut self, sim: &mut turmoil::Sim<'_>, node: &NodeId) -> bool {
+        for other in self.nodes.iter().map(|node| &node.id).filter(|other| *other != node) {
+            sim.repair(node.as_str(), other.as_str());
+        }
+        let Some(node) = self.nodes.iter_mut().find(|other| other.id == *node && !other.on) else {
+            return false;
+        };
+        node.on = true;
+        sim.bounce(node.id.as_str());
+        true
+    }
+
+    /// Kills a service as `kill -9` does. Answers whether it ran.
+    pub fn kill(&self, service: &ServiceRef) -> bool {
+        let Some(node) = self.nodes.iter().find(|node| node.id == service.node && node.on) else {
+            return false;
+        };
+        let killed = node.running.kill(service);
+        let views = node.views.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(view) = views.get(service)
+            && killed
+        {
+            view.process_crash();
+        }
+        killed
+    }
+}
+
+/// The service of a kind that each node has one of.
+fn service(kind: ServiceKind, node: &NodeId) -> ServiceRef {
+    ServiceRef::new(ServiceName::new(kind, 1), node.clone())
+}
+
+/// Each service that starts is a process of its own to the disk, and has a number of its own.
+fn worlds(
+    world: Simulation,
+    disk: SimulatedDisk,
+    views: Arc<Mutex<BTreeMap<ServiceRef, SimulatedDisk>>>,
+) -> impl Fn(&ServiceRef) -> World + Send + Sync {
+    let processes = AtomicU32::new(0);
+    move |service| {
+        let number = processes.fetch_add(1, Ordering::Relaxed) + 1;
+        let runtime = world.runtime_of(service.node.as_str(), &service.to_string());
+        let view = disk.process();
+        views.lock().unwrap_or_else(PoisonError::into_inner).insert(service.clone(), view.clone());
+        World { runtime: runtime.with_process_id(number), disk: Arc::new(view) }
+    }
+}
+
+/// A node while it has power: its foreman, started again whenever it ends.
+async fn run_node(cluster: InProcess, id: NodeId) -> turmoil::Result {
+    loop {
+        let mut foreman = cluster.start_node(&id, Path::new(DATA));
+        match foreman.exit().await {
+            Some(exit) => tracing::warn!(node = %id, reason = exit.reason, "the foreman ended"),
+            None => tracing::warn!(node = %id, "the foreman was killed"),
+        }
+        drop(foreman);
+        tokio::time::sleep(FOREMAN_RESTART).await;
+    }
+}
+
+impl Cluster {
+    /// A node by its name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn node(&self, id: &NodeId) -> anyhow::Result<&Node> {
+        let found = self.nodes.iter().find(|node| node.id == *id);
+        found.with_context(|| anyhow!("there is no node {id}"))
+    }
+}
