@@ -33,6 +33,9 @@ pub(crate) const RETRY: Duration = Duration::from_millis(100);
 pub(crate) const LOCK_LIMIT: Duration = Duration::from_secs(2);
 /// How long a worker may take to show that it is alive.
 pub(crate) const PROBE_LIMIT: Duration = Duration::from_millis(500);
+/// The same for one that the last epoch ended about: it is probably frozen, and nobody waits for it
+/// as long as others can do its work.
+pub(crate) const SUSPECT_PROBE_LIMIT: Duration = Duration::from_millis(100);
 /// Probes under way at a time.
 pub(crate) const PROBES: usize = 64;
 /// How long a foreman may take to make a worker, until it has announced itself.
@@ -41,6 +44,11 @@ pub(crate) const MAKE_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) const MAKE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a log may take to truncate and copy.
 pub(crate) const REPLAY_LIMIT: Duration = Duration::from_secs(60);
+/// How long a recovery waits for a storage to take up the epoch or to keep the configuration. One
+/// that takes longer is tended beside the recovery.
+pub(crate) const STORAGE_PATIENCE: Duration = Duration::from_millis(300);
+/// The first pause before a busy component is asked again; doubled each time, up to [`RETRY`].
+pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// How long a component or storage may take to take up the epoch, to keep the configuration, or to
 /// tell its status.
 pub(crate) const ASSIGN_LIMIT: Duration = Duration::from_secs(5);

@@ -54,6 +54,19 @@ pub(crate) fn is_superseded(error: &CallError) -> bool {
     matches!(error.code(), Some(ErrorCode::StaleEpoch | ErrorCode::Superseded))
 }
 
+/// Whether the other side says no only for now: it is still opening its store, or has no room at the
+/// moment. Nothing is wrong with the epoch then. A connection that broke may have been an old one.
+pub(crate) fn may_pass(error: &CallError) -> bool {
+    match error {
+        CallError::Transport(TransportError::Broken { .. }) => true,
+        CallError::Transport(_) | CallError::Answer { .. } | CallError::Request(_) => false,
+        CallError::Problem(problem) => matches!(
+            problem.code,
+            ErrorCode::NotReady | ErrorCode::Overloaded | ErrorCode::DiskFull
+        ),
+    }
+}
+
 /// An error without addresses and process ids, which must not be persisted.
 pub(crate) struct Words<'a>(pub(crate) &'a CallError);
 

@@ -17,9 +17,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
-use crate::config::{COORDINATOR_LIMIT, REGISTRY_PERIOD, REGISTRY_PERIOD_RECOVERING, RETRY};
+use crate::config::{
+    ASSIGN_LIMIT, BUSY_PAUSE, COORDINATOR_LIMIT, REGISTRY_PERIOD, REGISTRY_PERIOD_RECOVERING, RETRY,
+};
 use crate::coordinators::Coordinators;
-use crate::fatal::Fatal;
+use crate::fatal::{Fatal, may_pass};
 use crate::live::Live;
 use crate::progress::Progress;
 use crate::registry::Registry;
@@ -157,12 +159,47 @@ impl Reign {
         request: &Req,
         limit: Duration,
     ) -> Result<Resp, CallError> {
-        let target = Target::from(&peer.pid);
-        self.context.peers().call(&target, &endpoint, request, Some(self.epoch), limit).await
+        self.ask(peer, &endpoint, request, limit).await
     }
 
-    /// Calls a component that the epoch can't do without.
+    async fn ask<Req: Serialize, Resp: DeserializeOwned>(
+        &self,
+        peer: &Peer,
+        endpoint: &Endpoint<Req, Resp>,
+        request: &Req,
+        limit: Duration,
+    ) -> Result<Resp, CallError> {
+        let target = Target::from(&peer.pid);
+        self.context.peers().call(&target, endpoint, request, Some(self.epoch), limit).await
+    }
+
+    /// Calls a component that the epoch can't do without, and again for up to [`ASSIGN_LIMIT`] while
+    /// it is not ready for it: a worker that has just been started counts as up before its store is
+    /// open. The request must be one that may be repeated.
     pub(crate) async fn tell<Req: Serialize, Resp: DeserializeOwned>(
+        &self,
+        peer: &Peer,
+        doing: &str,
+        endpoint: Endpoint<Req, Resp>,
+        request: &Req,
+        limit: Duration,
+    ) -> Result<Resp, Fatal> {
+        let deadline = Instant::now() + limit.min(ASSIGN_LIMIT);
+        let mut pause = BUSY_PAUSE;
+        loop {
+            match self.ask(peer, &endpoint, request, limit).await {
+                Err(error) if may_pass(&error) && Instant::now() + pause < deadline => {
+                    tracing::info!(service = %peer.service, %error, "{doing} has to wait");
+                    sleep(pause).await;
+                    pause = (2 * pause).min(RETRY);
+                }
+                answer => return answer.map_err(|error| Fatal::call(peer, doing, &error)),
+            }
+        }
+    }
+
+    /// Calls a component that the epoch can't do without, once.
+    pub(crate) async fn tell_once<Req: Serialize, Resp: DeserializeOwned>(
         &self,
         peer: &Peer,
         doing: &str,

@@ -6,7 +6,7 @@
 //! before any client commits** (invariant 6), and **a director that could not record its layout does
 //! not go on**.
 
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
 use plinth_api::Nothing;
 use plinth_api::commit_proxy::Peer;
 use plinth_api::coordinator::{HOLDING, Holding, RECORD, RecordRequest};
@@ -15,7 +15,7 @@ use plinth_system_config::Directory;
 use plinth_types::{Pid, StoreId};
 use tokio::time::{Instant, sleep};
 
-use super::starting_transaction_system::Assigned;
+use super::starting_transaction_system::{Assigned, patiently};
 use crate::config::{ASSIGN_LIMIT, COORDINATOR_LIMIT, RECORD_DEADLINE, RECORD_LIMIT, RETRY};
 use crate::coordinators::is_refusal;
 use crate::fatal::{Fatal, Words, is_superseded};
@@ -90,8 +90,7 @@ async fn keep(reign: &Reign, plan: &Plan, assigned: Assigned) -> Result<Assigned
         let peer = Peer { service: storages.get(&store)?.clone(), pid };
         Some(keep_at_storage(reign, plan, store, peer))
     });
-    let kept = join_all(kept).await.into_iter().collect::<Result<Vec<_>, Fatal>>()?;
-    Ok(kept.into_iter().flatten().collect())
+    patiently(kept).await
 }
 
 /// Has a storage keep the configuration. None if it does not: that is no reason to end the epoch.

@@ -6,16 +6,19 @@
 //! component serves one epoch** — the assignment goes to the incarnation that was recruited — and
 //! **no storage's state exceeds RV** (invariant 7).
 //!
-//! A storage that does not answer stops nothing: it is tended once the layout is recorded.
+//! A storage that does not answer stops nothing: after [`STORAGE_PATIENCE`] the recovery goes on
+//! without it, and it is tended once the layout is recorded.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 
 use futures::future::{join_all, try_join, try_join_all};
 use plinth_api::commit_proxy::Peer;
 use plinth_api::{commit_proxy, resolver, sequencer, storage};
 use plinth_types::{Pid, ServiceRef, StoreId};
+use tokio::time::{Instant, timeout_at};
 
-use crate::config::ASSIGN_LIMIT;
+use crate::config::{ASSIGN_LIMIT, STORAGE_PATIENCE};
 use crate::fatal::{Fatal, is_superseded};
 use crate::plan::Plan;
 use crate::registry::Whereabouts;
@@ -47,8 +50,17 @@ pub(crate) async fn run(reign: &Reign, plan: &Plan) -> Result<Assigned, Fatal> {
             Whereabouts::Up(pid) => Some(assign_storage(reign, plan, *store, service, pid.clone())),
             Whereabouts::Lost(_) | Whereabouts::Coming | Whereabouts::Unknown => None,
         });
-    let assigned = join_all(storages).await.into_iter().collect::<Result<Vec<_>, Fatal>>()?;
-    Ok(assigned.into_iter().flatten().collect())
+    patiently(storages).await
+}
+
+/// Waits for what storages do, but not for one that takes too long.
+pub(crate) async fn patiently(
+    work: impl Iterator<Item = impl Future<Output = Result<Option<(StoreId, Pid)>, Fatal>>>,
+) -> Result<Assigned, Fatal> {
+    let deadline = Instant::now() + STORAGE_PATIENCE;
+    let work = work.map(|one| async move { timeout_at(deadline, one).await.unwrap_or(Ok(None)) });
+    let done = join_all(work).await.into_iter().collect::<Result<Vec<_>, Fatal>>()?;
+    Ok(done.into_iter().flatten().collect())
 }
 
 /// Has a storage take up the epoch. None if it does not: that is no reason to end the epoch.

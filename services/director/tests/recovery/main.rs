@@ -294,3 +294,36 @@ async fn a_storage_that_restarts_is_given_the_epoch_again() {
     assert_eq!(neighbours.count(&entry), 2);
     assert_eq!(neighbours.count(&format!("{storage} PUT /v1/system_config")), 2);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_not_ready_yet_is_asked_again() {
+    let neighbours = Neighbours::new().await;
+    let log = service("log-1@node-2");
+    let entries = ["POST /v1/locks", "PUT /v1/assignment", "PUT /v1/system_config"]
+        .map(|request| (format!("{log} {request}"), 2));
+    neighbours.world().not_ready = entries.clone().into();
+    let director = Director::appointed(&neighbours, &[]).await;
+    director.until_ready().await;
+    assert!(neighbours.world().not_ready.values().all(|left| *left == 0));
+    for (entry, _) in entries {
+        assert_eq!(neighbours.count(&entry), 1, "{entry}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen_workers_hold_no_recovery_up() {
+    let neighbours = one_epoch().await;
+    // The foremen take them for running.
+    let (log, storage) = (service("log-1@node-3"), service("storage-1@node-3"));
+    neighbours.freeze(&log);
+    neighbours.freeze(&storage);
+    let begun = tokio::time::Instant::now();
+    let director = Director::appointed(&neighbours, &["log-1@node-3"]).await;
+    let live = director.until_ready().await;
+    // One request to either that nobody cuts short takes five seconds.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let named = live.recorded.config.layout.logs.iter().map(|log| &log.service);
+    assert!(named.clone().all(|named| *named != log), "{:?}", named.collect::<Vec<_>>());
+    let member = &live.config.layout.storage_teams[0].members[2].service;
+    assert_eq!(*member, Service::Down(storage));
+}

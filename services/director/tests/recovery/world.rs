@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(crate) ready: Option<Recorded>,
     appointed: Option<Appointed>,
     pub(crate) refuse_record: bool,
+    /// How often each of these is still answered `not_ready`, as in the journal.
+    pub(crate) not_ready: BTreeMap<String, usize>,
     /// What the storages return instead of what was committed.
     pub(crate) forget_commits: bool,
     system: BTreeMap<Key, Value>,
@@ -161,6 +163,12 @@ impl Neighbours {
         }
     }
 
+    /// Freezes a process: it accepts connections and answers nothing, while its foreman still takes
+    /// it for running.
+    pub(crate) fn freeze(&self, service: &ServiceRef) {
+        self.world().processes[service].dead.store(true, Ordering::SeqCst);
+    }
+
     /// Ends a process and removes its directory.
     pub(crate) fn wipe(&self, service: &ServiceRef) {
         self.kill(service);
@@ -197,6 +205,15 @@ async fn answer(
     }
     let path = uri.path().to_owned();
     let entry = format!("{} {method} {path}", fake.service);
+    {
+        let mut world = fake.neighbours.world();
+        if let Some(left) = world.not_ready.get_mut(&entry).filter(|left| **left > 0) {
+            *left -= 1;
+            let problem = Problem::new(ErrorCode::NotReady, "opening");
+            return Err((StatusCode::SERVICE_UNAVAILABLE, serde_json::to_vec(&problem).unwrap())
+                .into_response());
+        }
+    }
     let is_poll = ["/v1/nodes", "/v1/info", "/v1/status"].contains(&path.as_str());
     if !is_poll {
         fake.neighbours.world().journal.push(entry);

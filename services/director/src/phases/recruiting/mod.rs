@@ -16,14 +16,14 @@ use plinth_api::commit_proxy::Peer;
 use plinth_api::common::INFO;
 use plinth_api::coordinator::Holding;
 use plinth_api::foreman::{CREATE, CreateWorker, NodeReport, Worker, WorkerState};
-use plinth_api::{Nothing, Target};
+use plinth_api::{CallError, Nothing, Target, TransportError};
 use plinth_system_config::{NodeEntry, Parameters, ShardMap, StorageMember};
-use plinth_types::{Epoch, NodeId, ServiceKind, ServiceRef, StoreId};
+use plinth_types::{Epoch, Incarnation, NodeId, ServiceKind, ServiceRef, StoreId};
 use tokio::time::{Instant, sleep};
 
 use self::placement::{Candidate, Placement, Site, Wanted, place};
 use super::locking::Locked;
-use crate::config::{MAKE_LIMIT, MAKE_PAUSE, PROBE_LIMIT, PROBES, RETRY};
+use crate::config::{MAKE_LIMIT, MAKE_PAUSE, PROBE_LIMIT, PROBES, RETRY, SUSPECT_PROBE_LIMIT};
 use crate::fatal::Fatal;
 use crate::plan::{LogRecruit, Recruits, first_teams};
 use crate::registry::{Registry, Whereabouts};
@@ -36,6 +36,9 @@ struct Experience {
     made: BTreeMap<ServiceRef, Worker>,
     /// Foremen that could not make a worker, and until when they are left alone.
     unable: BTreeMap<NodeId, (Instant, String)>,
+    /// Processes that did not answer when they were asked. They are not asked again, unless there
+    /// is nobody else.
+    mute: BTreeSet<Incarnation>,
 }
 
 /// Recruits everybody, waiting for as long as somebody is lacking.
@@ -51,7 +54,7 @@ pub(crate) async fn run(
     loop {
         let nodes = registry.borrow_and_update().clone();
         let sites = sites(reign, &nodes, &experience);
-        let candidates = candidates(reign, &nodes, locked, wanted, &experience).await;
+        let candidates = candidates(reign, &nodes, locked, wanted, &mut experience).await;
         match place(wanted, &sites, &candidates) {
             Ok(placement) if placement.to_make().next().is_none() => {
                 reign.stalled(None);
@@ -68,6 +71,7 @@ pub(crate) async fn run(
                 continue;
             }
             Err(lacking) => {
+                experience.mute.clear();
                 let unable = experience.unable.values().map(|(_, why)| format!("; {why}"));
                 reign.stalled(Some(lacking + &unable.collect::<String>()));
             }
@@ -144,7 +148,7 @@ async fn candidates(
     nodes: &Registry,
     locked: &Locked,
     wanted: Wanted,
-    experience: &Experience,
+    experience: &mut Experience,
 ) -> Vec<Candidate> {
     let mut running: BTreeMap<ServiceRef, Worker> = BTreeMap::new();
     for report in nodes.nodes() {
@@ -165,46 +169,66 @@ async fn candidates(
         | ServiceKind::Foreman
         | ServiceKind::Gateway => false,
     };
+    let is_mute = |worker: &Worker| {
+        worker.pid.as_ref().is_some_and(|pid| experience.mute.contains(&pid.incarnation))
+    };
     let probes = running
         .into_iter()
-        .filter(|(service, worker)| is_of_use(service, worker))
+        .filter(|(service, worker)| is_of_use(service, worker) && !is_mute(worker))
         .map(|(service, worker)| probe(reign, locked, service, worker));
     let probes: Vec<_> = probes.collect();
-    stream::iter(probes).buffered(PROBES).filter_map(std::future::ready).collect().await
+    let answers: Vec<Probed> = stream::iter(probes).buffered(PROBES).collect().await;
+    let mut candidates = Vec::new();
+    for answer in answers {
+        match answer {
+            Probed::Here(candidate) => candidates.push(*candidate),
+            Probed::Mute(incarnation) => drop(experience.mute.insert(incarnation)),
+            Probed::Elsewhere => {}
+        }
+    }
+    candidates
+}
+
+/// What came of asking a worker whether it is there.
+enum Probed {
+    Here(Box<Candidate>),
+    /// It has not answered, as a frozen process does.
+    Mute(Incarnation),
+    /// It is not what it was reported to be, or has ended since.
+    Elsewhere,
 }
 
 /// A locked log has just answered; everybody else is asked.
-async fn probe(
-    reign: &Reign,
-    locked: &Locked,
-    service: ServiceRef,
-    worker: Worker,
-) -> Option<Candidate> {
-    let pid = worker.pid?;
+async fn probe(reign: &Reign, locked: &Locked, service: ServiceRef, worker: Worker) -> Probed {
+    let Some(pid) = worker.pid else { return Probed::Elsewhere };
     let held = locked.logs.iter().find(|log| Some(log.answer.store) == worker.store);
-    if let Some(log) = held {
+    let (fresh, holds) = match held {
         // The process that is locked, not one that has taken its place since.
-        let is_it = log.pid.incarnation == pid.incarnation;
-        return is_it.then(|| Candidate {
-            service,
-            pid,
-            store: worker.store,
-            fresh: false,
-            holds: log.tags.clone(),
-        });
-    }
-    let target = Target::from(&pid);
-    let peers = reign.context.peers();
-    let info = peers.call(&target, &INFO, &Nothing {}, Some(reign.epoch), PROBE_LIMIT).await;
-    let info = info.inspect_err(|error| tracing::info!(%service, %error, "passed over")).ok()?;
-    let is_it = info.pid.incarnation == pid.incarnation && info.service == service;
-    is_it.then(|| Candidate {
-        service,
-        pid,
-        store: worker.store,
-        fresh: info.epoch == Epoch::ZERO,
-        holds: Vec::new(),
-    })
+        Some(log) if log.pid.incarnation == pid.incarnation => (false, log.tags.clone()),
+        Some(_) => return Probed::Elsewhere,
+        None => {
+            let is_suspect = reign.accepted.appointment.suspects.contains(&service);
+            let limit = if is_suspect { SUSPECT_PROBE_LIMIT } else { PROBE_LIMIT };
+            let target = Target::from(&pid);
+            let peers = reign.context.peers();
+            match peers.call(&target, &INFO, &Nothing {}, Some(reign.epoch), limit).await {
+                Ok(info) if info.pid.incarnation == pid.incarnation && info.service == service => {
+                    (info.epoch == Epoch::ZERO, Vec::new())
+                }
+                Ok(_) => return Probed::Elsewhere,
+                Err(error) => {
+                    tracing::info!(%service, %error, "passed over");
+                    return match error {
+                        CallError::Transport(TransportError::Timeout { .. }) => {
+                            Probed::Mute(pid.incarnation)
+                        }
+                        _ => Probed::Elsewhere,
+                    };
+                }
+            }
+        }
+    };
+    Probed::Here(Box::new(Candidate { service, pid, store: worker.store, fresh, holds }))
 }
 
 /// Has foremen make everything that the placement lacks, all at once.

@@ -163,8 +163,9 @@ async fn commit(
     };
     let proxy = plan.recruits.commit_proxies.first();
     let proxy = proxy.ok_or_else(|| Fatal::new("the epoch has no commit proxy"))?;
-    let committed =
-        reign.tell(proxy, "committing the system transaction", COMMIT, &request, limit).await?;
+    let committed = reign
+        .tell_once(proxy, "committing the system transaction", COMMIT, &request, limit)
+        .await?;
     record_version(&tracing::Span::current(), committed.version.0);
     if committed.version != plan.versions.first {
         return Err(Fatal::new(format!(
