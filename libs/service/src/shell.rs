@@ -10,7 +10,9 @@ use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
-use plinth_api::{ErrorCode, HEADER_CLUSTER, HEADER_INCARNATION, HEADER_REQUEST_ID, Problem};
+use plinth_api::{
+    ErrorCode, HEADER_CLUSTER, HEADER_EPOCH, HEADER_INCARNATION, HEADER_REQUEST_ID, Problem,
+};
 use plinth_telemetry::{
     CounterVec, HistogramVec, LATENCY_SECONDS, MetricError, Metrics, ServerCall,
 };
@@ -138,7 +140,9 @@ pub(crate) async fn surround(
         request_id: id.as_str(),
     });
     plinth_telemetry::set_parent(&span, request.headers());
-    let epoch = context.epoch().0;
+    // The request's epoch, where it is of one: the service may be about to take it up.
+    let sender = request.headers().get(HEADER_EPOCH).and_then(|value| value.to_str().ok());
+    let epoch = sender.and_then(|text| text.parse().ok()).unwrap_or_else(|| context.epoch().0);
     if epoch > 0 {
         plinth_telemetry::record_epoch(&span, epoch);
     }

@@ -36,6 +36,6 @@ pub use propagation::{
 pub use sampler::{QUIET_ROUTES, RECOVERY};
 pub use setup::{FlushError, InitError, LogFormat, Options, Telemetry, build, init};
 pub use spans::{
-    ClientCall, ServerCall, client_span, record_epoch, record_error, record_status, record_version,
-    recovery_span, server_span, step_span,
+    ClientCall, ServerCall, client_span, deferred_span, record_epoch, record_error, record_status,
+    record_version, recovery_span, server_span, step_span,
 };

@@ -93,6 +93,14 @@ pub fn step_span(name: &str, service: &str) -> Span {
     info_span!("step", otel.name = name, plinth.service = service)
 }
 
+/// The span of work that a request has left behind for whoever picks it up later. Nobody calls for
+/// it and nobody waits, so it is a consumer's, not a server's. [`crate::set_parent_from_traceparent`]
+/// ties it to the request.
+#[must_use]
+pub fn deferred_span(name: &str, service: &str) -> Span {
+    info_span!("step", otel.kind = "consumer", otel.name = name, plinth.service = service)
+}
+
 /// Notes the answer's status. From 500 on, and for a client from 400 on, the span has failed.
 pub fn record_status(span: &Span, status: StatusCode, client: bool) {
     span.set_attribute(STATUS_CODE, i64::from(status.as_u16()));

@@ -116,7 +116,7 @@ pub(crate) async fn drive(
         commits: BTreeMap::new(),
         reads: BTreeMap::new(),
         spans: BTreeMap::new(),
-        last_span: Span::none(),
+        last_batch: None,
         calls: FuturesUnordered::new(),
         exit: None,
     };
@@ -150,8 +150,9 @@ struct Driver {
     reads: BTreeMap<Ticket, Waiting<Version>>,
     /// The span that a batch's calls belong to.
     spans: BTreeMap<Work, Span>,
-    /// The span of the newest batch with transactions: the empty batch that follows joins it.
-    last_span: Span,
+    /// The trace of the newest batch with transactions: the empty batch that follows joins it. Not
+    /// its span, which must end with the batch to be exported.
+    last_batch: Option<String>,
     calls: FuturesUnordered<JoinHandle<Option<Done>>>,
     exit: Option<String>,
 }
@@ -289,18 +290,21 @@ impl Driver {
 
     /// The batch's own span, in the trace of its first sampled transaction.
     fn batch_span(&mut self, tickets: &[Ticket], epoch: Epoch) -> Span {
-        let spans = tickets.iter().filter_map(|ticket| self.commits.get(ticket));
-        let parent = if tickets.is_empty() {
-            self.last_span.clone()
-        } else {
-            parent(spans.map(|waiting| &waiting.span))
-        };
         let service = self.context.service().to_string();
-        let span = parent.in_scope(|| plinth_telemetry::step_span("commit_batch", &service));
+        let span = || plinth_telemetry::step_span("commit_batch", &service);
+        let span = if tickets.is_empty() {
+            let span = span();
+            if let Some(last) = self.last_batch.take() {
+                plinth_telemetry::set_parent_from_traceparent(&span, &last);
+            }
+            span
+        } else {
+            let spans = tickets.iter().filter_map(|ticket| self.commits.get(ticket));
+            let span = parent(spans.map(|waiting| &waiting.span)).in_scope(span);
+            self.last_batch = plinth_telemetry::traceparent(&span);
+            span
+        };
         plinth_telemetry::record_epoch(&span, epoch.0);
-        if !tickets.is_empty() {
-            self.last_span = span.clone();
-        }
         span
     }
 

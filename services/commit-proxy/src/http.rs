@@ -6,6 +6,7 @@ use plinth_api::commit_proxy::{
 };
 use plinth_api::{Nothing, Problem};
 use plinth_service::{Answer, Failure, Json, Routes};
+use tracing::Span;
 use utoipa_axum::routes;
 
 use crate::driver::Handle;
@@ -58,7 +59,9 @@ async fn commit(
     let epoch = request.epoch;
     let transaction =
         Transaction::validate(request).map_err(|error| Failure::from(Problem::from(error)))?;
-    Ok(Json(handle.commit(epoch, transaction).await?))
+    let committed = handle.commit(epoch, transaction).await?;
+    plinth_telemetry::record_version(&Span::current(), committed.version.0);
+    Ok(Json(committed))
 }
 
 /// A version to read at: no commit that was acknowledged before the request is above it.

@@ -15,7 +15,7 @@ use plinth_api::log::{
 use plinth_api::{ErrorCode, Nothing, Problem};
 use plinth_service::{Context, Exit};
 use plinth_store::{Durability, Store, StoreError};
-use plinth_telemetry::{Histogram, LATENCY_SECONDS, record_version, step_span};
+use plinth_telemetry::{Histogram, LATENCY_SECONDS, record_epoch, record_version, step_span};
 use plinth_types::{Epoch, Version};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -424,6 +424,7 @@ impl Driver {
             .flat_map(|(version, pushes)| pushes.iter().map(move |push| (version, push)))
             .map(|(version, push)| {
                 let span = push.span.in_scope(|| step_span("fsync", &self.service));
+                record_epoch(&span, push.epoch.0);
                 record_version(&span, version.0);
                 span
             })

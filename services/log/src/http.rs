@@ -63,6 +63,7 @@ async fn assign(
     responses((status = 200, body = PushAnswer), (status = 409, body = Problem, content_type = "application/problem+json")))]
 async fn push(State(handle): State<Handle>, Json(entry): Json<Entry>) -> Answer<PushAnswer> {
     let span = Span::current();
+    plinth_telemetry::record_version(&span, entry.version.0);
     handle.ask(|reply| Command::Push(entry, span, reply)).await
 }
 

@@ -4,6 +4,8 @@ use axum::extract::State;
 use plinth_api::resolver::{Assignment, Resolution, Status, Verdicts};
 use plinth_api::{Nothing, Problem};
 use plinth_service::{Answer, Json, Routes};
+use plinth_telemetry::record_version;
+use tracing::Span;
 use utoipa_axum::routes;
 
 use crate::driver::Handle;
@@ -33,6 +35,7 @@ async fn assign(
 #[utoipa::path(post, path = "/v1/resolutions", tag = "resolver", request_body = Resolution,
     responses((status = 200, body = Verdicts), (status = 409, body = Problem, content_type = "application/problem+json")))]
 async fn resolve(State(handle): State<Handle>, Json(batch): Json<Resolution>) -> Answer<Verdicts> {
+    record_version(&Span::current(), batch.version.0);
     Ok(Json(Verdicts { verdicts: handle.resolve(batch).await? }))
 }
 

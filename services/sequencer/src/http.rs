@@ -7,6 +7,8 @@ use plinth_api::sequencer::{
 };
 use plinth_api::{Nothing, Problem};
 use plinth_service::{Answer, Json, Query, Routes};
+use plinth_telemetry::record_version;
+use tracing::Span;
 use utoipa_axum::routes;
 
 use crate::driver::Handle;
@@ -43,7 +45,9 @@ async fn commit_version(
     State(handle): State<Handle>,
     Json(request): Json<CommitVersionRequest>,
 ) -> Answer<CommitVersion> {
-    Ok(Json(handle.commit_version(request).await?))
+    let given = handle.commit_version(request).await?;
+    record_version(&Span::current(), given.version.0);
+    Ok(Json(given))
 }
 
 /// Notes a batch that every log has acknowledged, and answers the latest committed version.
@@ -53,6 +57,7 @@ async fn report(
     State(handle): State<Handle>,
     Json(request): Json<CommittedRequest>,
 ) -> Answer<CommittedVersion> {
+    record_version(&Span::current(), request.version.0);
     let version = handle.report(request.epoch, request.version).await?;
     Ok(Json(CommittedVersion { version }))
 }

@@ -16,7 +16,7 @@ use plinth_api::{Nothing, Target, Tenure};
 use plinth_service::{Context, Exit, Failure};
 use plinth_store::{Batch, Durability, Store, StoreError};
 use plinth_system_config::{Recorded, encode_stored};
-use plinth_telemetry::{record_epoch, record_version, set_parent_from_traceparent, step_span};
+use plinth_telemetry::{deferred_span, record_epoch, record_version, set_parent_from_traceparent};
 use plinth_types::{Epoch, StoreId, Tag, Version};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -534,7 +534,7 @@ fn place(stream: &Stream) -> Place {
 
 /// The span of an entry's application, in the trace of the transaction that it carries.
 fn apply_span(service: &str, traceparent: &str, entry: &Entry) -> tracing::Span {
-    let span = step_span("apply", service);
+    let span = deferred_span("apply", service);
     set_parent_from_traceparent(&span, traceparent);
     record_epoch(&span, entry.epoch.0);
     record_version(&span, entry.version.0);
