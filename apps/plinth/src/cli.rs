@@ -63,11 +63,19 @@ pub enum LogFormat {
     Json,
 }
 
+/// A base URL that traces can be sent to.
+fn otlp_url(text: &str) -> Result<String, String> {
+    match text.parse::<http::Uri>() {
+        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Ok(text.to_owned()),
+        _ => Err("it must be a URL like http://host:4318".to_owned()),
+    }
+}
+
 /// Where traces and logs go.
 #[derive(Args, Clone, Debug)]
 pub struct TelemetryArgs {
     /// Base URL of an OTLP receiver over HTTP, such as http://127.0.0.1:4318
-    #[arg(long, value_name = "URL", env = "PLINTH_OTLP")]
+    #[arg(long, value_name = "URL", env = "PLINTH_OTLP", value_parser = otlp_url)]
     pub otlp: Option<String>,
     /// How logs are written to standard error
     #[arg(long, value_enum, default_value_t, env = "PLINTH_LOG_FORMAT")]

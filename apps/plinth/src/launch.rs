@@ -55,6 +55,12 @@ impl Launch {
         );
         let service = ServiceRef::new(name, args.node.clone());
         let cluster = ClusterFile::read(&args.cluster.cluster_file)?;
+        let is_named = kind != ServiceKind::Coordinator || cluster.address_of(&service).is_some();
+        ensure!(
+            is_named,
+            "the cluster file {} does not name {service} among its coordinators: add it there, or start one that it names",
+            args.cluster.cluster_file.display()
+        );
         let secrets = read_secrets(&args.cluster)?;
         let bind = match (kind, cluster.address_of(&service)) {
             // A coordinator answers where the cluster file says, unless told otherwise.
@@ -63,7 +69,10 @@ impl Launch {
         };
         check_bind(&bind, secrets.cluster.is_some(), args.cluster.insecure)?;
         let directory = match &args.data_dir {
-            Some(directory) => directory.clone(),
+            Some(directory) => {
+                check_directory(directory)?;
+                directory.clone()
+            }
             None if kind.is_durable() => {
                 bail!("a {kind} keeps its data in a directory: name it with --data-dir")
             }
@@ -87,6 +96,17 @@ impl Launch {
 fn read_secrets(args: &ClusterArgs) -> anyhow::Result<Secrets> {
     let read = |path: &Option<PathBuf>| path.as_deref().map(Secret::from_file).transpose();
     Ok(Secrets { cluster: read(&args.secret_file)?, administrator: read(&args.admin_token_file)? })
+}
+
+/// Refuses a directory that is none, or that can't be written or made.
+fn check_directory(directory: &Path) -> anyhow::Result<()> {
+    let existing = directory.ancestors().find(|path| path.exists());
+    // A relative path whose first part is missing would be made here.
+    let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let refused =
+        || format!("--data-dir {} can't be used; name a writable directory", directory.display());
+    ensure!(existing.is_dir(), "{}: {} is a file", refused(), existing.display());
+    rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).with_context(refused)
 }
 
 /// Refuses to listen where others can reach it without a secret.

@@ -44,6 +44,21 @@ pub(crate) fn next_free(first: u16, taken: &BTreeSet<u16>) -> Option<u16> {
     (first..=first.saturating_add(TRIES)).find(|port| !taken.contains(port) && is_free(*port))
 }
 
+/// Checks that a port is free, where a flag names one.
+///
+/// # Errors
+/// It is taken.
+pub(crate) fn check_named(flag: &str, named: Option<u16>) -> anyhow::Result<()> {
+    match named {
+        Some(port) if !is_free(port) => bail!(taken_message(flag, port)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn taken_message(flag: &str, port: u16) -> String {
+    format!("port {port} of {flag} is taken: name a free one, or leave {flag} out")
+}
+
 /// A port as a flag names it, or the next free one from a default on.
 ///
 /// # Errors
@@ -56,7 +71,7 @@ pub(crate) fn named_or_next(
 ) -> anyhow::Result<u16> {
     match named {
         Some(port) if taken.contains(&port) || !is_free(port) => {
-            bail!("port {port} of {flag} is taken: name a free one, or leave {flag} out")
+            bail!(taken_message(flag, port))
         }
         Some(port) => Ok(port),
         None => match next_free(default, taken) {

@@ -8,6 +8,8 @@ use plinth_types::{ClusterId, ServiceRef, StoreId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::Exit;
+
 /// The newest level of the directory's layout, and the one that is written.
 pub const DIRECTORY_LEVEL: u32 = 1;
 
@@ -95,6 +97,24 @@ pub enum DirectoryError {
     /// The manifest can't be written as JSON.
     #[error("the manifest can't be written")]
     Encode(#[from] serde_json::Error),
+}
+
+impl DirectoryError {
+    /// How a service ends that can't use its directory: as wrongly started, where the directory is
+    /// somebody else's, so that another one must be named.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            DirectoryError::ForeignCluster { .. }
+            | DirectoryError::ForeignService { .. }
+            | DirectoryError::NewerLevel { .. }
+            | DirectoryError::Store(StoreError::Locked { .. }) => Exit::usage(self.to_string()),
+            DirectoryError::Store(_)
+            | DirectoryError::NoCluster { .. }
+            | DirectoryError::Damaged { .. }
+            | DirectoryError::Encode(_) => Exit::failure(self.to_string()),
+        }
+    }
 }
 
 #[derive(Deserialize)]

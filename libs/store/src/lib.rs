@@ -23,7 +23,7 @@ pub use simulated::{DiskCounts, DiskDelays, DiskEvent, DiskHook, SimulatedDisk};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Another process holds the directory.
-    #[error("{path} is in use by another process")]
+    #[error("{path} is in use by another process: stop that one, or name another directory")]
     Locked {
         /// The directory.
         path: String,

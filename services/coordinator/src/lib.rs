@@ -61,7 +61,7 @@ pub async fn serve(host: Host, config: Config, disk: Arc<dyn Disk>) -> Exit {
     );
     let directory = match opened {
         Ok(directory) => directory,
-        Err(error) => return Exit::usage(error.to_string()),
+        Err(error) => return error.exit(),
     };
     let store = match disk.open(&directory.store_path(), TABLES).await {
         Ok(store) => store,

@@ -18,6 +18,8 @@ use crate::driver::{Message, Snapshot};
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 /// How often a node reports that belongs to no cluster yet: the founding waits for it.
 const UNFOUNDED_EVERY: Duration = Duration::from_millis(50);
+/// How long a coordinator may be silent before it is said.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The least time between two reports, however much changes.
 const BREATH: Duration = Duration::from_millis(10);
 
@@ -44,6 +46,7 @@ async fn report(
 ) {
     let mut retry = FIRST_RETRY;
     let mut told = false;
+    let mut silent_since = None;
     loop {
         let report = Arc::clone(&snapshot.borrow_and_update());
         let sent = Instant::now();
@@ -51,7 +54,7 @@ async fn report(
             context.peers().call(&coordinator, &REPORT, &report.report, None, REPORT_LIMIT).await;
         let pause = match answer {
             Ok(orders) => {
-                told = false;
+                (told, silent_since) = (false, None);
                 retry = FIRST_RETRY;
                 if driver.send(Message::Orders(orders)).await.is_err() {
                     return;
@@ -59,9 +62,15 @@ async fn report(
                 if report.report.cluster.is_some() { REPORT_EVERY } else { UNFOUNDED_EVERY }
             }
             Err(error) => {
-                // A coordinator that is away is ordinary; it is said once.
-                if !told {
-                    tracing::info!(coordinator = %coordinator.address, %error, "a report did not get through");
+                let away = *silent_since.get_or_insert(sent);
+                // A coordinator that is away for a moment is ordinary; of others it is said once.
+                if !told && away.elapsed() >= PATIENCE {
+                    tracing::warn!(
+                        coordinator = %coordinator.address,
+                        %error,
+                        "the coordinator has not answered for {} s: check that it runs, and that its address in the cluster file is the right one",
+                        PATIENCE.as_secs()
+                    );
                     told = true;
                 }
                 let pause = retry;

@@ -84,7 +84,7 @@ async fn take_directory(
             };
             take_once_founded(context, welcome, take, commands).await?
         }
-        Err(error) => return Err(unusable(&error)),
+        Err(error) => return Err(error.exit()),
     };
     if context.cluster().is_none() {
         context.set_cluster(directory.manifest().cluster);
@@ -104,17 +104,13 @@ async fn take_once_founded(
         match take() {
             Ok(directory) => return Ok(directory),
             Err(DirectoryError::NoCluster { .. }) => {}
-            Err(error) => return Err(unusable(&error)),
+            Err(error) => return Err(error.exit()),
         }
         let kept = Kept { recorded: None };
         if meanwhile(Box::pin(welcome.changed()), commands, &refusal, Some(kept)).await.is_err() {
             return Err(Exit::failure("the announcement to the foreman has ended"));
         }
     }
-}
-
-fn unusable(error: &DirectoryError) -> Exit {
-    Exit::failure(error.to_string())
 }
 
 /// Waits for something and answers commands as well as can be meanwhile.

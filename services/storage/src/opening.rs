@@ -98,18 +98,14 @@ async fn take_directory(
                     return Err(Exit::failure("the announcement to the foreman has ended"));
                 }
             }
-            take().map_err(|error| unusable(&error))?
+            take().map_err(|error| error.exit())?
         }
-        Err(error) => return Err(unusable(&error)),
+        Err(error) => return Err(error.exit()),
     };
     if context.cluster().is_none() {
         context.set_cluster(directory.manifest().cluster);
     }
     Ok((directory, store))
-}
-
-fn unusable(error: &DirectoryError) -> Exit {
-    Exit::failure(error.to_string())
 }
 
 /// Waits for something, and meanwhile answers that there is no storage yet. Where there is no

@@ -112,6 +112,9 @@ fn prepare(
     runtime: &Runtime,
 ) -> anyhow::Result<Prepared> {
     let shown = data_dir.display();
+    // Before anything is made: a command that is refused leaves no cluster behind.
+    ports::check_named("--gateway-port", gateway_port)?;
+    ports::check_named("--jaeger-port", jaeger.flatten())?;
     make_directory(data_dir)?;
     let data_dir = data_dir
         .canonicalize()

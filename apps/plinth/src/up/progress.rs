@@ -100,12 +100,15 @@ fn table(report: &Report, cluster: &Cluster) -> String {
     if let Some(gateway) = report.gateways.first() {
         line("try", &format!("curl {gateway}/v1/status"));
         line("", &format!("curl -X PUT {gateway}/v1/keys/hello -d world"));
-        let token = cluster.token_path();
+    }
+    // Any coordinator passes it on to the leader.
+    if let Some(coordinator) = cluster.file.coordinators.first() {
         line(
             "admin",
             &format!(
-                "curl -H \"Authorization: Bearer $(cat {})\" -X POST {gateway}/v1/recoveries -H 'content-type: application/json' -d '{{\"reason\":\"a test\"}}'",
-                token.display()
+                "curl -H \"Authorization: Bearer $(cat '{}')\" -H 'content-type: application/json' -d '{{\"reason\":\"a test\"}}' {}/v1/recoveries",
+                cluster.token_path().display(),
+                coordinator.url
             ),
         );
     }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use plinth_api::HEADER_CLUSTER;
 use plinth_api::coordinator::{ProcessRow, Processes};
 use plinth_api::gateway::ClusterStatus;
 use serde::Serialize;
@@ -60,7 +62,11 @@ pub(crate) async fn wait(
     limit: Duration,
     voice: &Voice,
 ) -> anyhow::Result<Ready> {
-    let client = reqwest::Client::builder().timeout(ANSWER).build()?;
+    // Whoever has taken a gateway's port meanwhile, another cluster's gateway too, is not taken for it.
+    let ours = HeaderValue::try_from(cluster.file.cluster.to_string())?;
+    let headers = HeaderMap::from_iter([(HeaderName::from_static(HEADER_CLUSTER), ours)]);
+    let client =
+        reqwest::Client::builder().no_proxy().default_headers(headers).timeout(ANSWER).build()?;
     let gateways = cluster.gateways();
     let deadline = Instant::now() + limit;
     let mut told = String::new();
