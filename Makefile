@@ -1,7 +1,7 @@
 # The commands of this project. `make test` and `make up` do their own set-up on Debian.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup up down test check fix
+.PHONY: help setup setup-test up down test check fix
 
 help:
 	@echo 'make up      set up, build, start a three-node cluster in data/, print what to curl; make down stops it'
@@ -12,6 +12,9 @@ help:
 setup:
 	@tools/setup
 
+setup-test:
+	@tools/setup test
+
 up: setup
 	cargo build -p plinth
 	target/debug/plinth up --nodes 3 --data-dir data --detach
@@ -19,7 +22,8 @@ up: setup
 down:
 	target/debug/plinth down --data-dir data
 
-test: setup
+test: setup-test
+	cargo build -p plinth
 	cargo nextest run --workspace --no-fail-fast
 
 check: setup

@@ -1,0 +1,424 @@
+//! `plinth up` and what can be asked of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use plinth_api::coordinator::{ProcessRow, Processes};
+use plinth_api::director::LiveLayout;
+use plinth_api::gateway::ClusterStatus;
+use plinth_api::storage::{ReadAnswer, ShardConfig};
+use reqwest::StatusCode;
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use rustix::process::Signal;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::{PATIENCE, eventually, executable, processes_of, signal};
+
+/// What `plinth up --json` prints when it is ready.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ready {
+    /// From the start to ready.
+    pub ready_ms: u64,
+    /// URLs of the gateways.
+    pub gateways: Vec<String>,
+    /// URL of the trace store; none where traces go elsewhere.
+    pub jaeger: Option<String>,
+    /// Every process.
+    pub processes: Vec<ProcessRow>,
+}
+
+/// A running cluster. Dropping it kills what is left of it.
+pub struct Cluster {
+    directory: PathBuf,
+    up: Child,
+    http: Client,
+    /// As it was when it became ready.
+    pub ready: Ready,
+}
+
+/// `plinth up` in this directory, not yet started.
+///
+/// # Errors
+/// When the executable is missing.
+pub fn up(directory: &Path) -> anyhow::Result<Command> {
+    let mut command = Command::new(executable()?);
+    command.args(["up", "--nodes", "3", "--json", "--data-dir"]).arg(directory);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// A port that is free now, one of few that clusters of other tests would look for first.
+///
+/// # Errors
+/// None was found.
+pub fn free_port() -> anyhow::Result<u16> {
+    // Below what the system gives to outgoing connections: nothing else takes it at random.
+    let first = 20_000 + u16::try_from(std::process::id() % 1_000)? * 10;
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    (first..32_000).find(is_free).context("no port is free")
+}
+
+impl Cluster {
+    /// Starts a cluster in a directory, new or old, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready; the error carries what it said.
+    pub fn start(directory: &Path) -> anyhow::Result<Cluster> {
+        Cluster::start_with(directory, &[])
+    }
+
+    /// The same with more flags.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_with(directory: &Path, flags: &[&str]) -> anyhow::Result<Cluster> {
+        let mut command = up(directory)?;
+        command.args(["--gateway-port", &free_port()?.to_string()]).args(flags);
+        Cluster::run(command, directory)
+    }
+
+    /// Runs a command that prints the report of a ready cluster as one line of JSON.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn run(mut command: Command, directory: &Path) -> anyhow::Result<Cluster> {
+        let mut up = command.spawn()?;
+        let (lines, ready) = mpsc::channel();
+        let stdout = up.stdout.take().context("no standard output")?;
+        let stderr = up.stderr.take().context("no standard error")?;
+        for (is_answer, stream) in
+            [(true, Box::new(stdout) as Box<dyn Read + Send>), (false, Box::new(stderr))]
+        {
+            let lines = lines.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let _ = lines.send((is_answer, line));
+                }
+            });
+        }
+        drop(lines);
+        let mut said = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        let http = Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+        loop {
+            match ready.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok((true, line)) => {
+                    let ready = serde_json::from_str(&line)
+                        .with_context(|| format!("not the line of a ready cluster: {line}"))?;
+                    return Ok(Cluster { directory: directory.to_owned(), up, http, ready });
+                }
+                Ok((false, line)) => said.push(line),
+                Err(error) => {
+                    let _ = signal(up.id(), Signal::TERM);
+                    let _ = up.wait();
+                    bail!("not ready ({error}); it said:\n{}", said.join("\n"));
+                }
+            }
+        }
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The process of `plinth up`.
+    #[must_use]
+    pub fn os_pid(&self) -> u32 {
+        self.up.id()
+    }
+
+    /// The first gateway's URL.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn gateway(&self) -> anyhow::Result<&str> {
+        self.ready.gateways.first().map(String::as_str).context("no gateway")
+    }
+
+    /// The client that the tests ask with.
+    #[must_use]
+    pub fn http(&self) -> &Client {
+        &self.http
+    }
+
+    /// A request to a service, as a service.
+    ///
+    /// # Errors
+    /// When the cluster secret can't be read.
+    pub fn as_service(&self, request: RequestBuilder) -> anyhow::Result<RequestBuilder> {
+        let secret = std::fs::read_to_string(self.directory.join("secret"))?;
+        Ok(request.header(plinth_api::HEADER_SECRET, secret.trim()))
+    }
+
+    fn json<T: DeserializeOwned>(response: Response) -> anyhow::Result<T> {
+        let status = response.status();
+        let text = response.text()?;
+        ensure!(status.is_success(), "{status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// GETs a JSON document of the first gateway that answers.
+    ///
+    /// # Errors
+    /// When none answers, or otherwise.
+    pub fn get_json<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let mut last = anyhow::anyhow!("no gateway");
+        for gateway in &self.ready.gateways {
+            match self.http.get(format!("{gateway}{path}")).send() {
+                Ok(answer) => return Self::json(answer),
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    }
+
+    /// The cluster in one look.
+    ///
+    /// # Errors
+    /// When no gateway says.
+    pub fn status(&self) -> anyhow::Result<ClusterStatus> {
+        self.get_json("/v1/status")
+    }
+
+    /// The latest epoch.
+    ///
+    /// # Errors
+    /// When no gateway says.
+    pub fn epoch(&self) -> anyhow::Result<u64> {
+        Ok(self.status()?.epoch.0)
+    }
+
+    /// How a coordinator started.
+    ///
+    /// # Errors
+    /// When no gateway says.
+    pub fn source(&self) -> anyhow::Result<String> {
+        let status = self.status()?;
+        Ok(status.coordinator.context("no coordinator answers")?.bootstrap.source)
+    }
+
+    /// The directories of the layout's logs and storages.
+    ///
+    /// # Errors
+    /// When no gateway says.
+    pub fn stores(&self) -> anyhow::Result<BTreeSet<String>> {
+        let layout: LiveLayout = self.get_json("/v1/layout")?;
+        let durable = layout.recorded.config.layout.durable();
+        Ok(durable.map(|(_, store, _)| store.to_string()).collect())
+    }
+
+    /// Waits until an epoch above this one is ready, and says which.
+    ///
+    /// # Errors
+    /// None becomes ready.
+    pub fn ready_above(&self, epoch: u64) -> anyhow::Result<u64> {
+        eventually("a later epoch that is ready", || {
+            let status = self.status()?;
+            ensure!(status.ready && status.epoch.0 > epoch, "{status:?}");
+            Ok(status.epoch.0)
+        })
+    }
+
+    /// Has the coordinators begin a new epoch.
+    ///
+    /// # Errors
+    /// They refuse.
+    pub fn begin_recovery(&self, reason: &str) -> anyhow::Result<()> {
+        let leader = self.process(|row| row.role == "leader")?;
+        let token = std::fs::read_to_string(self.directory.join("admin-token"))?;
+        let answer = self
+            .http
+            .post(format!("{}/v1/recoveries", leader.url))
+            .bearer_auth(token.trim())
+            .json(&serde_json::json!({ "reason": reason }))
+            .send()?;
+        let status = answer.status();
+        ensure!(status.is_success(), "{status}: {}", answer.text()?);
+        Ok(())
+    }
+
+    /// Writes a key through a gateway.
+    ///
+    /// # Errors
+    /// When it is not acknowledged.
+    pub fn put(&self, gateway: &str, key: &str, value: &str) -> anyhow::Result<()> {
+        let url = format!("{gateway}/v1/keys/{key}");
+        let answer = self.http.put(url).body(value.to_owned()).send()?;
+        let status = answer.status();
+        ensure!(status.is_success(), "put {key}: {status}: {}", answer.text()?);
+        Ok(())
+    }
+
+    /// Removes a key through a gateway.
+    ///
+    /// # Errors
+    /// When it is not acknowledged.
+    pub fn delete(&self, gateway: &str, key: &str) -> anyhow::Result<()> {
+        let answer = self.http.delete(format!("{gateway}/v1/keys/{key}")).send()?;
+        let status = answer.status();
+        ensure!(status.is_success(), "delete {key}: {status}: {}", answer.text()?);
+        Ok(())
+    }
+
+    /// Reads a key through a gateway.
+    ///
+    /// # Errors
+    /// When it answers neither with the value nor that there is none.
+    pub fn get(&self, gateway: &str, key: &str) -> anyhow::Result<Option<String>> {
+        let answer = self.http.get(format!("{gateway}/v1/keys/{key}")).send()?;
+        match answer.status() {
+            StatusCode::OK => Ok(Some(answer.text()?)),
+            StatusCode::NOT_FOUND => Ok(None),
+            status => bail!("get {key}: {status}: {}", answer.text()?),
+        }
+    }
+
+    /// The processes as they are now.
+    ///
+    /// # Errors
+    /// When no gateway says.
+    pub fn processes(&self) -> anyhow::Result<Vec<ProcessRow>> {
+        Ok(self.get_json::<Processes>("/v1/processes")?.processes)
+    }
+
+    /// The first process that meets a condition.
+    ///
+    /// # Errors
+    /// When there is none, or no gateway says.
+    pub fn process(&self, is_it: impl Fn(&ProcessRow) -> bool) -> anyhow::Result<ProcessRow> {
+        let rows = self.processes()?;
+        rows.iter().find(|row| is_it(row)).cloned().with_context(|| format!("none of {rows:?}"))
+    }
+
+    /// The processes of a kind, such as `log`.
+    ///
+    /// # Errors
+    /// When no gateway says.
+    pub fn of_kind(&self, kind: &str) -> anyhow::Result<Vec<ProcessRow>> {
+        let mut rows = self.processes()?;
+        rows.retain(|row| is_of_kind(row, kind));
+        Ok(rows)
+    }
+
+    /// The storages' URLs by `service@node`.
+    ///
+    /// # Errors
+    /// When no gateway says.
+    pub fn storages(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let rows = self.of_kind("storage")?;
+        Ok(rows.into_iter().map(|row| (reference(&row), row.url)).collect())
+    }
+
+    /// The configuration as a storage holds it on disk.
+    ///
+    /// # Errors
+    /// When the storage does not say.
+    pub fn shard_config(&self, storage: &str) -> anyhow::Result<ShardConfig> {
+        let request = self.http.get(format!("{storage}/v1/shard_config"));
+        Self::json(self.as_service(request)?.send()?)
+    }
+
+    /// What a storage holds of a key at a version.
+    ///
+    /// # Errors
+    /// When the storage does not say.
+    pub fn read_at(
+        &self,
+        storage: &str,
+        epoch: u64,
+        version: &str,
+        key: &str,
+    ) -> anyhow::Result<ReadAnswer> {
+        let body = serde_json::json!({ "epoch": epoch, "version": version, "keys": [key] });
+        let request = self.http.post(format!("{storage}/v1/reads")).json(&body);
+        Self::json(self.as_service(request)?.send()?)
+    }
+
+    /// `kill -9` of one process.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn kill(&self, os_pid: u32) -> anyhow::Result<()> {
+        signal(os_pid, Signal::KILL)
+    }
+
+    /// `kill -9` of everything at once, `plinth up` first.
+    ///
+    /// # Errors
+    /// When the processes can't be listed, or one of them lives on.
+    pub fn kill_all(mut self) -> anyhow::Result<()> {
+        self.up.kill()?;
+        for pid in processes_of(&self.directory)? {
+            // One that has just ended by itself is gone as well.
+            let _ = signal(pid, Signal::KILL);
+        }
+        self.up.wait()?;
+        gone(&self.directory)
+    }
+
+    /// `kill -9` of `plinth up` alone.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn kill_up(mut self) -> anyhow::Result<()> {
+        self.up.kill()?;
+        self.up.wait()?;
+        Ok(())
+    }
+
+    /// Stops it as Ctrl-C does, and waits for the end.
+    ///
+    /// # Errors
+    /// When it does not end in good order.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        signal(self.up.id(), Signal::INT)?;
+        let status = eventually("a clean stop", || self.up.try_wait()?.context("it still runs"))?;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    }
+}
+
+/// Waits until no process of a cluster's directory lives.
+///
+/// # Errors
+/// One lives on.
+pub fn gone(directory: &Path) -> anyhow::Result<()> {
+    eventually("the end of every process", || {
+        let left = processes_of(directory)?;
+        ensure!(left.is_empty(), "still there: {left:?}");
+        Ok(())
+    })
+}
+
+/// `service@node`.
+#[must_use]
+pub fn reference(row: &ProcessRow) -> String {
+    format!("{}@{}", row.service, row.node)
+}
+
+/// Whether a process is of a kind, such as `log`.
+#[must_use]
+pub fn is_of_kind(row: &ProcessRow, kind: &str) -> bool {
+    row.service.rsplit_once('-').is_some_and(|(of, _)| of == kind)
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Already ended by `stop` or `kill_all`: nothing to do.
+        if let Ok(None) = self.up.try_wait() {
+            let _ = signal(self.up.id(), Signal::TERM);
+            let _ = self.up.wait();
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Clusters of real processes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod configuration;
+mod durability;
+mod endings;
+mod failures;
+mod lifecycle;
+mod requests;
+mod traces;
+mod usage;
+
+type Outcome = anyhow::Result<()>;
