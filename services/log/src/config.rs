@@ -13,7 +13,11 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub struct Limits {
     /// Entries that wait for the one before them.
     pub waiting_entries: usize,
-    /// Bytes of entries held for pullers; above them pushes are refused as `overloaded`.
+    /// Bytes of entries kept in memory, about. Older ones that are durable and known to be committed
+    /// are then read from disk.
+    pub memory_bytes: u64,
+    /// Bytes of entries in memory above which pushes are refused as `overloaded`: nothing tells that
+    /// they are committed, so they can't be left to the disk.
     pub queue_bytes: u64,
     /// The most bytes of an answer to a pull, one entry excepted.
     pub pull_bytes: u64,
@@ -29,7 +33,8 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             waiting_entries: 1024,
-            queue_bytes: 1 << 30,
+            memory_bytes: 128 << 20,
+            queue_bytes: 512 << 20,
             pull_bytes: 4 << 20,
             pull_entries: 10_000,
             pulls: 4096,

@@ -24,7 +24,7 @@ use tracing::Span;
 use crate::config::{LONGEST_WAIT, Limits};
 use crate::copying;
 use crate::machine::{AssignStep, Copied, Machine, Mark};
-use crate::records::{self, Row};
+use crate::records::{self, OnDisk, Row};
 use crate::refusal::Refusal;
 
 /// How long to wait before a full disk is tried again.
@@ -311,7 +311,12 @@ impl Driver {
         copied: Vec<Copied>,
         replies: Vec<Reply<Nothing>>,
     ) {
-        let result = self.machine.take_up(assignment, copied);
+        // Copies are merged into what is in memory.
+        let ready = match copied.is_empty() {
+            true => Ok(()),
+            false => self.machine.take_back(&OnDisk(&*self.store)),
+        };
+        let result = ready.and_then(|()| self.machine.take_up(assignment, copied));
         if result.is_ok() {
             self.context.set_state("open");
             let generation = assignment.generation;
@@ -345,7 +350,7 @@ impl Driver {
     }
 
     fn pull(&mut self, query: PullQuery, reply: Reply<PullAnswer>) {
-        match self.machine.pull(&query) {
+        match self.machine.pull(&query, &OnDisk(&*self.store)) {
             Err(refusal) => answer(reply, Err(refusal)),
             Ok(Some(found)) => answer(reply, Ok(found)),
             Ok(None) if query.wait_ms == 0 => answer(reply, Ok(self.machine.nothing_new(&query))),
@@ -377,7 +382,7 @@ impl Driver {
 
     fn wake_pulls(&mut self) {
         for pull in std::mem::take(&mut self.pulls) {
-            match self.machine.pull(&pull.query) {
+            match self.machine.pull(&pull.query, &OnDisk(&*self.store)) {
                 Ok(None) => self.pulls.push(pull),
                 Ok(Some(found)) => answer(pull.reply, Ok(found)),
                 Err(refusal) => answer(pull.reply, Err(refusal)),

@@ -4,13 +4,20 @@
 //! driver takes these with [`Machine::take_rows`], writes them in order, and says so with
 //! [`Machine::synced`]. Whatever promises durability is answered after that, and pullers see
 //! nothing before it.
+//!
+//! Memory holds the newest entries. Older ones that are durable and known to be committed are
+//! spilled: they stay on disk alone until every member has popped them, and are read from there.
+//! So a storage that stays down costs disk space, and not the log.
+
+mod pulls;
+mod take_up;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use plinth_api::log::{
-    Assignment, Entry, Generation, KeepRequest, LockAnswer, LockRequest, PopRequest, PullAnswer,
-    PullQuery, Status, TagExtent, TagMutations,
+    Assignment, Entry, Generation, KeepRequest, LockAnswer, LockRequest, PopRequest, Status,
+    TagExtent, TagMutations,
 };
 use plinth_system_config::{Recorded, encode_stored};
 use plinth_types::{Epoch, Incarnation, StoreId, Tag, Version};
@@ -18,6 +25,9 @@ use plinth_types::{Epoch, Incarnation, StoreId, Tag, Version};
 use crate::config::Limits;
 use crate::records::{Found, Lock, Row, State, TagRecord};
 use crate::refusal::Refusal;
+
+pub use self::pulls::Spilled;
+pub use self::take_up::Copied;
 
 /// What an entry costs beside its mutations, in bytes.
 const ENTRY_OVERHEAD: u64 = 64;
@@ -40,19 +50,6 @@ pub enum AssignStep {
     Done,
     /// The copies that it names come first, if any; then [`Machine::take_up`].
     Copy,
-}
-
-/// A tag's data as another log had it.
-#[derive(Clone, Debug)]
-pub struct Copied {
-    /// The tag.
-    pub tag: Tag,
-    /// Everything up to here is durable in every member.
-    pub popped: Version,
-    /// The newest known committed version of the other log.
-    pub known_committed: Version,
-    /// The entries above `popped`, at least up to RV, with this tag's mutations only.
-    pub entries: Vec<Entry>,
 }
 
 /// Names what [`Machine::take_rows`] handed out.
@@ -87,9 +84,15 @@ struct Held {
 
 impl Held {
     fn new(entry: Arc<Entry>) -> Held {
-        let bytes = entry.messages.iter().map(message_bytes).sum::<u64>() + ENTRY_OVERHEAD;
+        let bytes = entry_bytes(&entry);
         Held { entry, bytes }
     }
+}
+
+/// What an entry costs in memory, about, in bytes.
+#[must_use]
+pub fn entry_bytes(entry: &Entry) -> u64 {
+    entry.messages.iter().map(message_bytes).sum::<u64>() + ENTRY_OVERHEAD
 }
 
 fn message_bytes(message: &TagMutations) -> u64 {
@@ -107,6 +110,8 @@ pub struct Machine {
     generations: Vec<Generation>,
     tags: BTreeMap<Tag, TagRecord>,
     entries: BTreeMap<Version, Held>,
+    /// Entries up to here that were not dropped are on disk alone.
+    spilled: Version,
     /// Entries by the version that they wait for.
     waiting: BTreeMap<Version, Arc<Entry>>,
     bytes: u64,
@@ -142,6 +147,7 @@ impl Machine {
             tags,
             bytes: entries.values().map(|held| held.bytes).sum(),
             entries,
+            spilled: found.spilled,
             waiting: BTreeMap::new(),
             end,
             durable: end,
@@ -207,6 +213,7 @@ impl Machine {
             self.durable = self.durable.max(mark.end);
         }
         debug_assert!(self.durable <= self.end, "more is durable than there is");
+        self.spill();
     }
 
     /// What is queued now is durable once a mark of at least this sequence is.
@@ -315,91 +322,6 @@ impl Machine {
         Ok(AssignStep::Copy)
     }
 
-    /// Takes up an epoch, with the copies that it asked for. Durable with what is queued now.
-    ///
-    /// # Errors
-    /// As [`Machine::assign`]; a later epoch may have locked the log while it copied.
-    pub fn take_up(&mut self, assignment: &Assignment, copied: Vec<Copied>) -> Result<(), Refusal> {
-        if self.assign(assignment)? == AssignStep::Done {
-            return Ok(());
-        }
-        let generation = assignment.generation;
-        let recovery_version = generation.recovery_version;
-        if self.end < recovery_version {
-            // What it has is of a time that it was not there to see the end of.
-            self.entries.clear();
-            self.bytes = 0;
-            self.tags.clear();
-            self.queue(Row::DropAbove(Version::ZERO));
-        }
-        self.truncate(recovery_version);
-        self.merge(copied, recovery_version);
-        self.end = recovery_version;
-        for record in self.tags.values_mut() {
-            record.assigned = false;
-        }
-        for team in &assignment.tags {
-            let record = self.tags.entry(team.tag).or_default();
-            record.assigned = true;
-            record.members = team
-                .members
-                .iter()
-                .map(|store| (*store, record.members.get(store).copied().unwrap_or(record.popped)))
-                .collect();
-        }
-        self.generations.retain(|old| old.epoch < generation.epoch);
-        self.generations.push(generation);
-        self.open = true;
-        self.queue(Row::State(self.state()));
-        Ok(())
-    }
-
-    fn truncate(&mut self, recovery_version: Version) {
-        let void = self.entries.split_off(&recovery_version.plus(1));
-        self.bytes -= void.values().map(|held| held.bytes).sum::<u64>();
-        self.waiting.clear();
-        self.truncations += 1;
-        self.durable = self.durable.min(recovery_version);
-        if !void.is_empty() {
-            self.queue(Row::DropAbove(recovery_version));
-        }
-    }
-
-    /// Puts copies in the place of what was held of their tags.
-    fn merge(&mut self, copied: Vec<Copied>, recovery_version: Version) {
-        let tags: BTreeSet<Tag> = copied.iter().map(|copy| copy.tag).collect();
-        let mut changed: BTreeMap<Version, Entry> = BTreeMap::new();
-        for (version, held) in &self.entries {
-            if held.entry.messages.iter().any(|message| tags.contains(&message.tag)) {
-                let mut entry = (*held.entry).clone();
-                entry.messages.retain(|message| !tags.contains(&message.tag));
-                changed.insert(*version, entry);
-            }
-        }
-        for copy in copied {
-            self.tags.insert(copy.tag, TagRecord { popped: copy.popped, ..TagRecord::default() });
-            self.known_committed =
-                self.known_committed.max(copy.known_committed.min(recovery_version));
-            for entry in copy.entries {
-                if entry.version > recovery_version || entry.version <= copy.popped {
-                    continue;
-                }
-                let mine = changed.entry(entry.version).or_insert_with(|| {
-                    match self.entries.get(&entry.version) {
-                        Some(held) => (*held.entry).clone(),
-                        None => Entry { messages: Vec::new(), ..entry.clone() },
-                    }
-                });
-                mine.messages
-                    .extend(entry.messages.into_iter().filter(|message| message.tag == copy.tag));
-                mine.messages.sort_by_key(|message| message.tag);
-            }
-        }
-        for entry in changed.into_values() {
-            self.hold(Arc::new(entry));
-        }
-    }
-
     fn hold(&mut self, entry: Arc<Entry>) {
         let held = Held::new(Arc::clone(&entry));
         self.bytes += held.bytes;
@@ -457,7 +379,7 @@ impl Machine {
         Ok(Pushed::Appended)
     }
 
-    /// The version of the oldest entry that was not dropped.
+    /// The version of the oldest entry in memory. Those before it are dropped or on disk alone.
     fn oldest(&self) -> Version {
         self.entries.keys().next().copied().unwrap_or(self.end)
     }
@@ -508,72 +430,6 @@ impl Machine {
         }
     }
 
-    /// Answers a pull, or nothing as long as there is nothing new.
-    ///
-    /// A puller of a superseded epoch gets nothing above the lowest recovery version of the
-    /// generations that it does not know, and is told it.
-    ///
-    /// # Errors
-    /// The tag is not held here, or what is asked for has been dropped.
-    pub fn pull(&self, query: &PullQuery) -> Result<Option<PullAnswer>, Refusal> {
-        let record = self.tags.get(&query.tag).ok_or(Refusal::UnknownTag(query.tag))?;
-        if query.after < record.popped {
-            return Err(Refusal::Dropped { tag: query.tag, popped: record.popped });
-        }
-        let mut generation = self.generation();
-        let unknown = self.generations.iter().filter(|generation| generation.epoch > query.epoch);
-        let limit = unknown.map(|generation| generation.recovery_version).min();
-        if let (Some(newest), Some(limit)) = (generation.as_mut(), limit) {
-            newest.recovery_version = limit;
-        }
-        let ceiling = limit.map_or(self.durable, |limit| limit.min(self.durable));
-        let known_committed = self.known_committed.min(ceiling);
-        if limit.is_none() && query.after >= ceiling && known_committed <= query.known_committed {
-            return Ok(None);
-        }
-        let (entries, end) = self.entries_after(query, ceiling);
-        Ok(Some(PullAnswer { entries, end, known_committed, generation }))
-    }
-
-    fn entries_after(&self, query: &PullQuery, ceiling: Version) -> (Vec<Entry>, Version) {
-        let mut found = Vec::new();
-        if query.after >= ceiling {
-            return (found, query.after);
-        }
-        let limit = query.limit_bytes.min(self.limits.pull_bytes);
-        let mut bytes = 0;
-        for (walked, (version, held)) in
-            self.entries.range(query.after.plus(1)..=ceiling).enumerate()
-        {
-            let message = held.entry.messages.iter().find(|message| message.tag == query.tag);
-            let size = message.map_or(0, |message| message_bytes(message) + ENTRY_OVERHEAD);
-            if walked >= self.limits.pull_entries || (bytes + size > limit && !found.is_empty()) {
-                // Nothing of the tag is between the entry before this one and here.
-                debug_assert!(held.entry.prev < *version);
-                return (found, held.entry.prev.max(query.after));
-            }
-            bytes += size;
-            if let Some(message) = message {
-                found.push(Entry {
-                    messages: vec![message.clone()],
-                    ..without_messages(&held.entry)
-                });
-            }
-        }
-        (found, ceiling)
-    }
-
-    /// The answer to a pull that has waited in vain.
-    #[must_use]
-    pub fn nothing_new(&self, query: &PullQuery) -> PullAnswer {
-        PullAnswer {
-            entries: Vec::new(),
-            end: query.after,
-            known_committed: self.known_committed.min(self.durable),
-            generation: self.generation(),
-        }
-    }
-
     /// Notes that a member has everything up to a version, and drops what every member has.
     ///
     /// # Errors
@@ -606,7 +462,18 @@ impl Machine {
             self.tags.retain(|_, record| record.assigned);
         }
         let mut through = None;
-        while let Some(first) = self.entries.first_entry() {
+        if self.spilled > Version::ZERO {
+            // Which tags an entry on disk has is not known: it is needed until all have popped it.
+            let least = self.tags.values().map(|record| record.popped).min();
+            let least = least.unwrap_or(self.spilled).min(self.spilled);
+            through = (least > Version::ZERO).then_some(least);
+            if least >= self.spilled {
+                self.spilled = Version::ZERO;
+            }
+        }
+        while self.spilled == Version::ZERO
+            && let Some(first) = self.entries.first_entry()
+        {
             let entry = &first.get().entry;
             let needed = entry.messages.iter().any(|message| {
                 self.tags.get(&message.tag).is_some_and(|record| record.popped < entry.version)
@@ -692,15 +559,4 @@ fn copies_everything(assignment: &Assignment) -> bool {
 /// committed does not matter.
 fn same(a: &Entry, b: &Entry) -> bool {
     a.epoch == b.epoch && a.prev == b.prev && a.version == b.version && a.messages == b.messages
-}
-
-fn without_messages(entry: &Entry) -> Entry {
-    Entry {
-        epoch: entry.epoch,
-        prev: entry.prev,
-        version: entry.version,
-        known_committed: entry.known_committed,
-        messages: Vec::new(),
-        traceparent: entry.traceparent.clone(),
-    }
 }

@@ -40,7 +40,7 @@ pub(crate) async fn run(
             return Exit::failure(format!("can't open {}: {error}", directory.path().display()));
         }
     };
-    let found = match records::read(&*store) {
+    let found = match records::read(&*store, config.limits.memory_bytes) {
         Ok(found) => found,
         Err(error) => return serve_damaged(&context, &*store, &error, commands).await,
     };

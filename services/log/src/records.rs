@@ -1,6 +1,6 @@
 //! What a log has on disk: which rows there are, and how they are read back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +10,9 @@ use plinth_store::{Batch, Direction, Store, StoreError, Table};
 use plinth_system_config::{DecodeError, Recorded, decode_stored};
 use plinth_types::{Epoch, Incarnation, StoreId, Tag, Version};
 use serde::{Deserialize, Serialize};
+
+use crate::machine::{Spilled, entry_bytes};
+use crate::refusal::Refusal;
 
 /// Entries by version.
 pub const ENTRIES: Table = "entries";
@@ -79,8 +82,10 @@ pub struct Found {
     pub lock: Option<Lock>,
     /// What is known beside the entries.
     pub state: State,
-    /// The entries, oldest first.
+    /// The newest entries, oldest first.
     pub entries: Vec<Entry>,
+    /// Entries up to here are left on disk; 0 where none are.
+    pub spilled: Version,
     /// The kept configuration.
     pub config: Option<Recorded>,
 }
@@ -148,34 +153,69 @@ pub fn read_config(store: &dyn Store) -> Result<Option<Recorded>, ReadError> {
     bytes.map(|bytes| decode_stored(&bytes).map_err(ReadError::Config)).transpose()
 }
 
-/// Reads everything. A batch is written whole or not at all, so a record that does not open is
-/// damage and never a torn tail.
+/// Reads everything, and checks it. A batch is written whole or not at all, so a record that does
+/// not open is damage and never a torn tail. Of entries that are known to be committed only the
+/// newest are kept in memory, as long as they have `memory_bytes` together.
 ///
 /// # Errors
 /// Anything that can't be read.
-pub fn read(store: &dyn Store) -> Result<Found, ReadError> {
-    let mut found = Found {
-        lock: read_row(store, LOCK)?,
-        state: read_row(store, STATE)?.unwrap_or_default(),
-        entries: Vec::new(),
-        config: read_config(store)?,
-    };
-    let mut from = Bytes::new();
+pub fn read(store: &dyn Store, memory_bytes: u64) -> Result<Found, ReadError> {
+    let mut state: State = read_row(store, STATE)?.unwrap_or_default();
+    let mut entries = VecDeque::new();
+    let (mut bytes, mut spilled) = (0, Version::ZERO);
+    let mut after = Version::ZERO;
     loop {
-        let rows = store.scan(ENTRIES, &from, None, Direction::Forward, SCAN)?;
-        let Some((last, _)) = rows.last() else {
-            return Ok(found);
-        };
-        from = [last.as_ref(), &[0]].concat().into();
-        for (key, value) in rows {
-            let entry: Entry = record::open(FORMAT, &value).map_err(|source| {
-                ReadError::Record { row: format!("entries/{}", key.escape_ascii()), source }
-            })?;
-            if key != entry_key(entry.version) {
-                return Err(ReadError::Misplaced(entry.version));
+        let read = read_entries(store, after, None, SCAN)?;
+        let Some(last) = read.last() else { break };
+        after = last.version;
+        for entry in read {
+            state.known_committed = state.known_committed.max(entry.known_committed);
+            bytes += entry_bytes(&entry);
+            entries.push_back(entry);
+            let is_sure = |first: &mut Entry| first.version <= state.known_committed;
+            while bytes > memory_bytes
+                && let Some(first) = entries.pop_front_if(is_sure)
+            {
+                bytes -= entry_bytes(&first);
+                spilled = first.version;
             }
-            found.entries.push(entry);
         }
+    }
+    let (lock, config) = (read_row(store, LOCK)?, read_config(store)?);
+    Ok(Found { lock, state, entries: entries.into(), spilled, config })
+}
+
+/// Up to `limit` entries above `after` and up to `through`, or to the end.
+fn read_entries(
+    store: &dyn Store,
+    after: Version,
+    through: Option<Version>,
+    limit: usize,
+) -> Result<Vec<Entry>, ReadError> {
+    let (from, to) = (entry_key(after.plus(1)), through.map(|last| entry_key(last.plus(1))));
+    let rows = store.scan(ENTRIES, &from, to.as_deref(), Direction::Forward, limit)?;
+    let open = |(key, value): (Bytes, Bytes)| {
+        let entry: Entry = record::open(FORMAT, &value).map_err(|source| ReadError::Record {
+            row: format!("entries/{}", key.escape_ascii()),
+            source,
+        })?;
+        if key != entry_key(entry.version) {
+            return Err(ReadError::Misplaced(entry.version));
+        }
+        Ok(entry)
+    };
+    rows.into_iter().map(open).collect()
+}
+
+/// The entries of a store.
+pub struct OnDisk<'a>(pub &'a dyn Store);
+
+impl Spilled for OnDisk<'_> {
+    fn read(&self, after: Version, through: Version, limit: usize) -> Result<Vec<Entry>, Refusal> {
+        read_entries(self.0, after, Some(through), limit).map_err(|error| {
+            tracing::error!(%error, "entries can't be read back");
+            Refusal::Damaged(error.to_string())
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use plinth_log::Limits;
 use plinth_log::machine::Machine;
-use plinth_log::records::{self, ENTRIES, META, ReadError};
+use plinth_log::records::{self, ENTRIES, META, OnDisk, ReadError};
 use plinth_runtime::Random;
 use plinth_store::{Disk, DiskDelays, Durability, SimulatedDisk, Store, StoreError};
 use plinth_types::{Epoch, Version};
@@ -27,13 +27,20 @@ impl Random for Seeded {
     }
 }
 
+/// Bytes of entries in memory: of a few entries, the others are left to the disk.
+const MEMORY: u64 = 300;
+
+fn limits() -> Limits {
+    Limits { memory_bytes: MEMORY, ..Limits::default() }
+}
+
 fn directory() -> &'static Path {
     Path::new("/log")
 }
 
 async fn open(disk: &SimulatedDisk) -> (Arc<dyn Store>, Machine) {
     let store = disk.open(directory(), &[ENTRIES, META]).await.unwrap();
-    let machine = Machine::new(STORE, Limits::default(), records::read(&*store).unwrap());
+    let machine = Machine::new(STORE, limits(), records::read(&*store, MEMORY).unwrap());
     (store, machine)
 }
 
@@ -69,7 +76,7 @@ proptest! {
                 prop_assert_eq!(machine.locked(), Epoch(epoch - 1));
                 let last = acknowledged.last().copied().unwrap_or_default();
                 prop_assert!(machine.end() >= last);
-                let held: Vec<Version> = records::read(&*store).unwrap().entries.iter().map(|entry| entry.version).collect();
+                let held: Vec<Version> = records::read(&*store, u64::MAX).unwrap().entries.iter().map(|entry| entry.version).collect();
                 prop_assert!(acknowledged.iter().all(|version| held.contains(version)));
                 machine.lock(&lock_request(epoch)).unwrap();
                 write(&store, &mut machine, true).await;
@@ -84,7 +91,7 @@ proptest! {
                     machine.push(entry(epoch, prev, version, machine.durable(), &[USER])).unwrap();
                     write(&store, &mut machine, *wait).await;
                     if *wait {
-                        let new = held_since(&machine, &acknowledged);
+                        let new = held_since(&store, &machine, &acknowledged);
                         acknowledged.extend(new);
                     }
                 }
@@ -96,11 +103,18 @@ proptest! {
 }
 
 /// The versions that are acknowledged beyond the given ones: everything up to what is durable.
-fn held_since(machine: &Machine, acknowledged: &[Version]) -> Vec<Version> {
+fn held_since(store: &Arc<dyn Store>, machine: &Machine, acknowledged: &[Version]) -> Vec<Version> {
     let last = acknowledged.last().copied().unwrap_or_default();
-    let query = crate::fixture::pull_query(USER, machine.locked().0, last);
-    let answer = machine.pull(&query).unwrap().unwrap_or_else(|| machine.nothing_new(&query));
-    answer.entries.iter().map(|entry| entry.version).collect()
+    let mut query = crate::fixture::pull_query(USER, machine.locked().0, last);
+    let mut versions = Vec::new();
+    while let Some(answer) = machine.pull(&query, &OnDisk(&**store)).unwrap() {
+        versions.extend(answer.entries.iter().map(|entry| entry.version));
+        if answer.end <= query.after {
+            break;
+        }
+        query.after = answer.end;
+    }
+    versions
 }
 
 async fn with_three_entries(disk: &SimulatedDisk) -> Vec<Version> {
@@ -130,7 +144,7 @@ async fn a_damaged_entry_is_damage_and_not_a_shorter_log() {
         let versions = with_three_entries(&disk).await;
         assert!(disk.corrupt_row(directory(), ENTRIES, &versions[damaged].0.to_be_bytes()));
         let store = disk.open(directory(), &[ENTRIES, META]).await.unwrap();
-        let read = records::read(&*store);
+        let read = records::read(&*store, MEMORY);
         assert!(matches!(read, Err(ReadError::Store(StoreError::Corrupt { .. }))), "{read:?}");
     }
 }
@@ -148,5 +162,5 @@ async fn a_turned_bit_in_an_entry_is_damage() {
     let mut batch = plinth_store::Batch::new();
     batch.put(ENTRIES, key.to_vec(), bytes);
     store.write(batch, Durability::Synced).await.unwrap();
-    assert!(matches!(records::read(&*store), Err(ReadError::Record { .. })));
+    assert!(matches!(records::read(&*store, MEMORY), Err(ReadError::Record { .. })));
 }

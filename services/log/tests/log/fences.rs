@@ -2,8 +2,8 @@
 
 use plinth_api::ErrorCode;
 use plinth_api::log::{Entry, KeepRequest, LockRequest, PopRequest};
-use plinth_log::Refusal;
 use plinth_log::machine::{AssignStep, Pushed};
+use plinth_log::{Limits, Refusal};
 use plinth_types::{Epoch, Incarnation, Mutation, Tag, Version};
 
 use crate::fixture::{
@@ -245,9 +245,9 @@ fn an_empty_entry_tells_pullers_what_is_committed() {
     let mut query = pull_query(Tag::SYSTEM, 1, first);
     query.known_committed = log.pull(Tag::SYSTEM, 1, first).unwrap().known_committed;
     assert!(query.known_committed < first);
-    assert!(log.machine.pull(&query).unwrap().is_none(), "nothing new: the pull waits");
+    assert!(log.machine.pull(&query, &log.disk).unwrap().is_none(), "nothing new: the pull waits");
     let empty = log.append(&[]);
-    let answer = log.machine.pull(&query).unwrap().expect("the pull wakes");
+    let answer = log.machine.pull(&query, &log.disk).unwrap().expect("the pull wakes");
     assert_eq!((answer.known_committed, answer.end, answer.entries), (first, empty, vec![]));
 }
 
@@ -338,4 +338,53 @@ fn an_entry_with_values_of_any_bytes_survives_the_disk() {
     log.sync();
     log.crash(0);
     assert_eq!(log.pull(USER, 1, prev).unwrap().entries, [odd]);
+}
+
+/// A storage that stays down costs disk space: neither memory nor pushes.
+#[test]
+fn what_a_dead_member_has_not_popped_is_left_to_the_disk() {
+    let limits = Limits { memory_bytes: 1_000, queue_bytes: 4_000, ..Limits::default() };
+    let mut log = Log::of_epoch_1_with(limits);
+    let versions: Vec<Version> = (0..500)
+        .map(|_| {
+            let version = log.append(&[USER]);
+            let known_committed = log.machine.known_committed();
+            log.pop(Tag::SYSTEM, MEMBERS[0], known_committed).unwrap();
+            log.pop(Tag::SYSTEM, MEMBERS[1], known_committed).unwrap();
+            log.pop(USER, MEMBERS[0], known_committed).unwrap();
+            assert!(log.machine.status().queue_bytes <= limits.memory_bytes + 200);
+            version
+        })
+        .collect();
+    assert_eq!(log.disk.0.entries.len(), 500);
+    // Restarts and recoveries change nothing about it.
+    log.crash(0);
+    log.lock(2).unwrap();
+    log.take_up(2, log.machine.end()).unwrap();
+    let all = |log: &Log| {
+        let (mut after, mut pulled) = (Version::ZERO, Vec::new());
+        while after < log.machine.durable() {
+            let answer = log.pull(USER, 2, after).unwrap();
+            assert!(answer.end > after, "each piece brings the puller on");
+            after = answer.end;
+            pulled.extend(answer.entries.iter().map(|entry| entry.version));
+        }
+        pulled
+    };
+    assert_eq!(all(&log), versions);
+    // The dead one is back and has everything: nothing is left on disk.
+    log.append(&[]);
+    log.append(&[]);
+    let known_committed = log.machine.known_committed();
+    for (tag, member) in [
+        (USER, MEMBERS[0]),
+        (Tag::SYSTEM, MEMBERS[0]),
+        (Tag::SYSTEM, MEMBERS[1]),
+        (USER, MEMBERS[1]),
+    ] {
+        log.pop(tag, member, known_committed).unwrap();
+    }
+    log.sync();
+    assert!(log.disk.0.entries.iter().all(|entry| entry.version > known_committed));
+    assert_eq!(log.machine.spilled(), Version::ZERO);
 }

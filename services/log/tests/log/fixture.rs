@@ -4,7 +4,7 @@ use plinth_api::log::{
     Assignment, Entry, Generation, LockAnswer, LockRequest, PopRequest, PullAnswer, PullQuery,
     TagMembers, TagMutations,
 };
-use plinth_log::machine::{AssignStep, Copied, Machine, Mark, Pushed};
+use plinth_log::machine::{AssignStep, Copied, Machine, Mark, Pushed, Spilled};
 use plinth_log::records::{Found, Row};
 use plinth_log::{Limits, Refusal};
 use plinth_system_config::{Recorded, decode_stored};
@@ -109,25 +109,42 @@ impl Rows {
     }
 }
 
+impl Spilled for Rows {
+    fn read(&self, after: Version, through: Version, limit: usize) -> Result<Vec<Entry>, Refusal> {
+        let between = |entry: &&Entry| after < entry.version && entry.version <= through;
+        Ok(self.0.entries.iter().filter(between).take(limit).cloned().collect())
+    }
+}
+
 /// A log whose disk syncs when the test says so.
 pub(crate) struct Log {
     pub(crate) machine: Machine,
     pub(crate) disk: Rows,
     unsynced: Vec<(Vec<Row>, Mark)>,
+    limits: Limits,
 }
 
 impl Log {
     pub(crate) fn new() -> Log {
+        Log::with(Limits::default())
+    }
+
+    pub(crate) fn with(limits: Limits) -> Log {
         Log {
-            machine: Machine::new(STORE, Limits::default(), Found::default()),
+            machine: Machine::new(STORE, limits, Found::default()),
             disk: Rows::default(),
             unsynced: Vec::new(),
+            limits,
         }
     }
 
     /// A log that serves epoch 1, which begins with nothing.
     pub(crate) fn of_epoch_1() -> Log {
-        let mut log = Log::new();
+        Log::of_epoch_1_with(Limits::default())
+    }
+
+    pub(crate) fn of_epoch_1_with(limits: Limits) -> Log {
+        let mut log = Log::with(limits);
         log.lock(1).unwrap();
         log.take_up(1, Version::ZERO).unwrap();
         log
@@ -151,7 +168,7 @@ impl Log {
         for (rows, _) in std::mem::take(&mut self.unsynced).into_iter().take(kept) {
             self.disk.write(&rows);
         }
-        self.machine = Machine::new(STORE, Limits::default(), self.disk.0.clone());
+        self.machine = Machine::new(STORE, self.limits, self.disk.0.clone());
     }
 
     pub(crate) fn lock(&mut self, epoch: u64) -> Result<LockAnswer, Refusal> {
@@ -170,6 +187,9 @@ impl Log {
         copied: Vec<Copied>,
     ) -> Result<(), Refusal> {
         if self.machine.assign(assignment)? == AssignStep::Copy {
+            if !copied.is_empty() {
+                self.machine.take_back(&self.disk)?;
+            }
             self.machine.take_up(assignment, copied)?;
         }
         self.sync();
@@ -191,7 +211,10 @@ impl Log {
 
     pub(crate) fn pull(&self, tag: Tag, epoch: u64, after: Version) -> Result<PullAnswer, Refusal> {
         let query = pull_query(tag, epoch, after);
-        Ok(self.machine.pull(&query)?.unwrap_or_else(|| self.machine.nothing_new(&query)))
+        Ok(self
+            .machine
+            .pull(&query, &self.disk)?
+            .unwrap_or_else(|| self.machine.nothing_new(&query)))
     }
 
     pub(crate) fn pop(
