@@ -36,7 +36,8 @@ pub struct Limits {
     pub flush_delay: Duration,
     /// Bytes made durable at a time, about.
     pub flush_bytes: usize,
-    /// Bytes of versions in memory, about. Above them durable ones are dropped before their time.
+    /// Bytes of versions in memory, about. Above them durable ones are dropped before their time, and
+    /// nothing more is pulled until the disk has taken what is committed.
     pub window_bytes: usize,
     /// How long a log may wait before it answers that there is nothing new.
     pub pull_wait: Duration,

@@ -32,6 +32,8 @@ use crate::waiting::Waiting;
 
 /// The check of `/readyz` that says whether the logs' streams arrive.
 const CHECK: &str = "streams";
+/// The check of `/readyz` that says whether the disk takes what is written.
+const DISK: &str = "disk";
 /// How long to wait before a full disk is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
 /// The longest that a question for the configuration may wait.
@@ -99,6 +101,8 @@ pub(crate) struct Driver {
     /// Pullers and poppers of the assignment.
     tasks: Vec<Task>,
     session: u64,
+    /// Pullers that wait until the disk has taken some of what they brought.
+    held: BTreeMap<Tag, oneshot::Sender<Next>>,
     /// Tags that no log brings, each with the reason.
     stuck: BTreeMap<Tag, String>,
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
@@ -140,6 +144,7 @@ impl Driver {
             durable: BTreeMap::new(),
             tasks: Vec::new(),
             session: 0,
+            held: BTreeMap::new(),
             stuck: BTreeMap::new(),
             writes: FuturesUnordered::new(),
             due: BTreeMap::new(),
@@ -233,6 +238,7 @@ impl Driver {
         self.seen = epoch;
         self.session += 1;
         self.tasks.clear();
+        self.held.clear();
         self.stuck.clear();
         self.due.clear();
         let mut left: Vec<Tag> = self.streams.keys().copied().collect();
@@ -342,7 +348,11 @@ impl Driver {
         }
         stream.advance(accepted.end, accepted.known_committed, self.limits.window_bytes);
         let version = stream.version();
-        let _ = next.send(Next::Go(place(stream)));
+        if stream.is_congested(self.limits.window_bytes) {
+            self.held.insert(tag, next);
+        } else {
+            let _ = next.send(Next::Go(place(stream)));
+        }
         if self.stuck.remove(&tag).is_some() {
             self.show_streams();
         }
@@ -392,12 +402,16 @@ impl Driver {
 
     fn written(&mut self, written: Written) -> Result<(), Exit> {
         match written {
-            Written::Tag(tag, Ok(())) => self.durable(tag),
+            Written::Tag(tag, Ok(())) => {
+                self.context.set_check(DISK, Ok(()));
+                self.durable(tag);
+            }
             Written::Tag(tag, Err(error)) => {
                 if !matches!(error, StoreError::Full { .. }) {
                     return Err(disk_failed(&error));
                 }
                 tracing::warn!(%tag, %error, "nothing can be made durable; it is tried again");
+                self.context.set_check(DISK, Err(error.to_string()));
                 if let Some(stream) = self.streams.get_mut(&tag) {
                     stream.unflushed();
                 }
@@ -426,6 +440,11 @@ impl Driver {
         let Some(stream) = self.streams.get_mut(&tag) else { return };
         stream.flushed(self.limits.window_bytes);
         let durable = stream.durable();
+        if !stream.is_congested(self.limits.window_bytes)
+            && let Some(next) = self.held.remove(&tag)
+        {
+            let _ = next.send(Next::Go(place(stream)));
+        }
         if let Some(watched) = self.durable.get(&tag) {
             watched.send_replace(durable.version);
         }

@@ -278,6 +278,13 @@ impl Stream {
         self.version.min(self.known_committed)
     }
 
+    /// Whether memory holds too much of what a flush would free: to pull more would only add to it.
+    /// What is not known to be committed does not count, since a pull tells of that.
+    #[must_use]
+    pub fn is_congested(&self, window_bytes: usize) -> bool {
+        self.window.bytes() > window_bytes && self.target() > self.durable.version
+    }
+
     /// How soon a [`Stream::flush`] is due.
     #[must_use]
     pub fn urgency(&self) -> Urgency {

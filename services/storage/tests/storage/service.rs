@@ -42,10 +42,14 @@ fn new_disk() -> SimulatedDisk {
 }
 
 async fn start(disk: &SimulatedDisk) -> Running {
+    start_with(disk, Limits::default()).await
+}
+
+async fn start_with(disk: &SimulatedDisk, limits: Limits) -> Running {
     let (scope, end) = Scope::new();
     let host = Host::bind(Runtime::real(), options("storage-1@node-1")).await.unwrap();
     let pid = host.context().pid().clone();
-    let limits = Limits { read_wait: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits { read_wait: Duration::from_millis(300), ..limits };
     let config = Config { directory: PathBuf::from("/data/storage-1"), foreman: None, limits };
     let exit = scope.spawn("storage", plinth_storage::serve(host, config, Arc::new(disk.clone())));
     let service = Some("director-1@node-1".parse().unwrap());
@@ -221,6 +225,28 @@ async fn what_a_recovery_drops_is_dropped_here() {
         storage.ask(ASSIGN, &assignment(first, &[&log])).await.unwrap_err(),
         ErrorCode::StaleEpoch
     );
+}
+
+/// Memory is bounded: a storage whose disk takes nothing pulls no more, and goes on by itself.
+#[tokio::test]
+async fn a_full_disk_holds_the_pullers_until_it_has_room() {
+    let disk = new_disk();
+    let first = generation(1, Version::ZERO);
+    let log = Log::start("log-1@node-1", first).await;
+    let limits = Limits { window_bytes: 10_000, ..Limits::default() };
+    let storage = start_with(&disk, limits).await;
+    storage.ask(ASSIGN, &assignment(first, &[&log])).await.unwrap();
+    disk.set_full(true);
+    let large = log.push(USER, set("large", &"x".repeat(20_000)));
+    log.commit();
+    storage.status_when(|status| status.tags[1].known_committed == large).await;
+    let next = log.push(USER, set("next", "value"));
+    log.commit();
+    let asked = read(1, next, &["next"]);
+    assert_eq!(storage.ask(READ, &asked).await.unwrap_err(), ErrorCode::FutureVersion);
+    disk.set_full(false);
+    storage.status_when(|status| status.tags[1].durable == next).await;
+    assert_eq!(values(&storage.ask(READ, &asked).await.unwrap()), ["value"]);
 }
 
 #[tokio::test]
