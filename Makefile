@@ -1,11 +1,12 @@
 # The commands of this project. `make test` and `make up` do their own set-up on Debian.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-test up down test check fix
+.PHONY: help setup setup-test up down test test-compose check fix
 
 help:
 	@echo 'make up      set up, build, start a three-node cluster in data/, print what to curl; make down stops it'
 	@echo 'make test    set up, build, run every test'
+	@echo 'make test-compose   run compose.yaml on the local Docker engine and test it; make test does not'
 	@echo 'make check   formatting, lints, docs, dependency directions; changes no file'
 	@echo 'make fix     what can be mended by itself'
 
@@ -23,8 +24,15 @@ down:
 	target/debug/plinth down --data-dir data
 
 test: setup-test
-	cargo build -p plinth
+	cargo build --workspace --all-targets
 	cargo nextest run --workspace --no-fail-fast
+
+# Of the same build as `make test`: a narrower one would choose other features and build anew.
+test-compose: setup
+	@tools/setup-compose
+	cargo build --workspace --all-targets
+	cargo nextest run --workspace --run-ignored only --no-capture \
+	  --filterset 'package(plinth-test-compose)'
 
 check: setup
 	cargo fmt --all --check

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use plinth_types::{NodeId, ServiceName, Zone};
+use plinth_types::{NodeId, ServiceKind, ServiceName, Zone};
+
+use crate::cluster_file::CoordinatorEntry;
 
 /// A strictly serializable, transactional key-value cluster that keeps its own configuration.
 #[derive(Debug, Parser)]
@@ -30,7 +32,7 @@ pub enum Command {
     /// Runs a director
     Director(ServiceArgs),
     /// Runs a foreman that starts only what directors ask for
-    Foreman(ServiceArgs),
+    Foreman(ForemanArgs),
     /// Runs a sequencer
     Sequencer(ServiceArgs),
     /// Runs a commit proxy
@@ -45,6 +47,10 @@ pub enum Command {
     Gateway(ServiceArgs),
     /// Runs a trace store with the Jaeger UI, which takes OTLP over HTTP
     Jaeger(JaegerArgs),
+    /// Makes the files that the services of a cluster share, unless they are there
+    Init(InitArgs),
+    /// Asks one service whether it can do its work; exits with 0 if so
+    Health(HealthArgs),
     /// Shows the cluster in one look
     Status(AskArgs),
     /// Shows the cluster's configuration
@@ -137,12 +143,34 @@ pub struct ServiceArgs {
     pub telemetry: TelemetryArgs,
 }
 
+/// The flags of `plinth foreman`.
+#[derive(Args, Clone, Debug)]
+pub struct ForemanArgs {
+    /// As for every service.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+    /// The kinds of worker it makes when a director asks, separated by commas; by default all that
+    /// directors ask for. Leave out a kind whose workers something else starts: they announce
+    /// themselves
+    #[arg(long, value_delimiter = ',', value_name = "KINDS", value_parser = made_kind)]
+    pub makes: Option<Vec<ServiceKind>>,
+}
+
+fn made_kind(text: &str) -> Result<ServiceKind, String> {
+    let kinds = plinth_foreman::Config::KINDS;
+    let kind = text.parse().ok().filter(|kind| kinds.contains(kind));
+    kind.ok_or_else(|| {
+        let names = kinds.map(ServiceKind::as_str).join(", ");
+        format!("directors ask for no such workers; name some of {names}")
+    })
+}
+
 /// The flags of `plinth node`.
 #[derive(Args, Clone, Debug)]
 pub struct NodeArgs {
     /// As for the foreman.
     #[command(flatten)]
-    pub service: ServiceArgs,
+    pub foreman: ForemanArgs,
     /// Workers that always run here, separated by commas. By default a coordinator where the
     /// cluster file names one, a director and a gateway
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
@@ -229,6 +257,32 @@ pub struct JaegerArgs {
     pub bind: String,
 }
 
+/// The flags of `plinth init`.
+#[derive(Args, Clone, Debug)]
+pub struct InitArgs {
+    /// Where the files are made: cluster.json, secret, admin-token
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The coordinators, separated by commas, each as coordinator-1@node-1=http://host:port
+    #[arg(long, required = true, value_delimiter = ',', value_name = "COORDINATORS")]
+    pub coordinators: Vec<CoordinatorEntry>,
+    /// The nodes that must all be heard before the cluster may be taken for a new one, separated by
+    /// commas
+    #[arg(long, required = true, value_delimiter = ',', value_name = "NODES")]
+    pub nodes: Vec<NodeId>,
+}
+
+/// The flags of `plinth health`.
+#[derive(Args, Clone, Debug)]
+pub struct HealthArgs {
+    /// The service
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4000", env = "PLINTH_URL")]
+    pub url: String,
+    /// How long it may take to answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub timeout: u64,
+}
+
 /// The flags of the commands that ask a cluster.
 #[derive(Args, Clone, Debug)]
 pub struct AskArgs {
@@ -248,5 +302,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_foreman_makes_only_what_directors_ask_for() {
+        let parse = |makes| {
+            let line =
+                ["plinth", "foreman", "--node", "a", "--cluster-file", "f", "--makes", makes];
+            Cli::try_parse_from(line)
+        };
+        let Command::Foreman(args) = parse("log,commit-proxy").unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!(args.makes, Some(vec![ServiceKind::Log, ServiceKind::CommitProxy]));
+        for wrong in ["coordinator", "director,log", "nonsense", ""] {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(error.contains("sequencer, commit-proxy, resolver, log, storage"), "{error}");
+        }
     }
 }

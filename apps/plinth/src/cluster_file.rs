@@ -1,7 +1,10 @@
 //! The cluster file: what a process must know to find its cluster. `plinth up` writes it.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
+use std::str::FromStr;
 
 use anyhow::{Context as _, ensure};
 use plinth_api::Target;
@@ -15,6 +18,17 @@ pub struct CoordinatorEntry {
     pub service: ServiceRef,
     /// `http://host:port`; the host is resolved at each connect.
     pub url: String,
+}
+
+impl FromStr for CoordinatorEntry {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || format!("{text:?} is not of the form coordinator-1@node-1=http://host:port");
+        let (service, url) = text.split_once('=').ok_or_else(form)?;
+        let service = service.parse().map_err(|error| format!("{}: {error}", form()))?;
+        Ok(CoordinatorEntry { service, url: url.to_owned() })
+    }
 }
 
 impl CoordinatorEntry {
@@ -76,6 +90,24 @@ impl ClusterFile {
             coordinators: self.coordinators.iter().map(address).collect(),
             initial_nodes: self.initial_nodes.iter().cloned().collect(),
         }
+    }
+
+    /// Writes the file whole or not at all: a half-written one would never be read again.
+    ///
+    /// # Errors
+    /// What it says can't be, or it can't be written.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        self.check().with_context(|| format!("{} would be of no use", path.display()))?;
+        let text = serde_json::to_vec_pretty(self)?;
+        let aside = path.with_extension("json.new");
+        let write = || {
+            let mut out = File::create(&aside)?;
+            out.write_all(&text)?;
+            out.write_all(b"\n")?;
+            out.sync_all()?;
+            std::fs::rename(&aside, path)
+        };
+        write().with_context(|| format!("{} can't be written", path.display()))
     }
 
     fn check(&self) -> anyhow::Result<()> {

@@ -86,6 +86,7 @@ impl InProcess {
         let foreman = ForemanLaunch {
             spawner: Arc::new(self.clone()),
             statics: default_statics(&self.cluster, &service),
+            kinds: plinth_foreman::Config::KINDS.to_vec(),
             lock_patience: std::time::Duration::ZERO,
         };
         let directory = node_directory(data_dir, node);

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod cluster_file;
 mod dev;
 pub mod in_process;
+mod init;
 pub mod jaeger;
 pub mod launch;
 mod node;
@@ -40,6 +41,8 @@ pub fn main() -> ExitCode {
         Command::Storage(args) => process::run(ServiceKind::Storage, args),
         Command::Gateway(args) => process::run(ServiceKind::Gateway, args),
         Command::Jaeger(args) => run_jaeger(args),
+        Command::Init(args) => init::init(args),
+        Command::Health(args) => operator::health(args),
         Command::Status(args) => operator::ask(args, "/v1/status"),
         Command::Config(args) => operator::ask(args, "/v1/config"),
         Command::Layout(args) => operator::ask(args, "/v1/layout"),

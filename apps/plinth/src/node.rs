@@ -13,7 +13,7 @@ use plinth_types::{ServiceKind, ServiceName, ServiceRef};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 
-use crate::cli::{LogFormat, NodeArgs, ServiceArgs};
+use crate::cli::{ForemanArgs, LogFormat, NodeArgs};
 use crate::cluster_file::ClusterFile;
 use crate::launch::Launch;
 use crate::process;
@@ -24,7 +24,7 @@ const ADDRESS: &str = "address";
 
 /// Runs a foreman and what always runs on its node.
 pub(crate) fn node(args: &NodeArgs) -> ExitCode {
-    process::run_with(ServiceKind::Foreman, &args.service, |world, launch| {
+    process::run_with(ServiceKind::Foreman, &args.foreman.service, |world, launch| {
         let statics = args
             .statics
             .clone()
@@ -34,15 +34,15 @@ pub(crate) fn node(args: &NodeArgs) -> ExitCode {
 }
 
 /// Runs a foreman that starts only what directors ask for.
-pub(crate) fn foreman(args: &ServiceArgs) -> ExitCode {
+pub(crate) fn foreman(args: &ForemanArgs) -> ExitCode {
     let node = NodeArgs {
-        service: args.clone(),
+        foreman: args.clone(),
         statics: None,
         gateway_bind: "127.0.0.1:0".to_owned(),
         parent_pipe: false,
         lock_patience: 0,
     };
-    process::run_with(ServiceKind::Foreman, args, |world, launch| {
+    process::run_with(ServiceKind::Foreman, &args.service, |world, launch| {
         run(world, launch, node, Vec::new())
     })
 }
@@ -73,6 +73,7 @@ async fn run(world: World, launch: Launch, args: NodeArgs, statics: Vec<ServiceN
     }
     let foreman = ForemanLaunch {
         statics,
+        kinds: args.foreman.makes.clone().unwrap_or(plinth_foreman::Config::KINDS.to_vec()),
         lock_patience: Duration::from_secs(args.lock_patience),
         spawner: Arc::new(ChildProcesses::new(
             executable,
@@ -127,7 +128,7 @@ fn stop_with_parent(host: &Host) -> std::io::Result<()> {
 
 /// The command line of a worker: the foreman's own, as far as it concerns every service.
 fn worker_arguments(args: &NodeArgs, order: &WorkerOrder) -> Vec<OsString> {
-    let service = &args.service;
+    let service = &args.foreman.service;
     let kind = order.service.kind();
     let mut line: Vec<OsString> = vec![kind.as_str().into()];
     let mut flag = |name: &str, value: OsString| {

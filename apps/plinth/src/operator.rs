@@ -1,4 +1,5 @@
-//! The commands that ask a running cluster: `status`, `config`, `layout`.
+//! The commands that ask a running cluster: `status`, `config`, `layout`, and `health` of one
+//! service.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use crate::cli::AskArgs;
+use crate::cli::{AskArgs, HealthArgs};
 use crate::process::{FAILURE, USAGE};
 
 /// How long an answer may take.
@@ -58,6 +59,34 @@ fn fetch(args: &AskArgs, path: &str) -> Result<Value, (u8, String)> {
     Err((FAILURE, format!("the cluster says {status}: {detail}")))
 }
 
+/// Asks one service whether it can do its work, and says what is in its way if not.
+pub(crate) fn health(args: &HealthArgs) -> ExitCode {
+    let base = args.url.trim_end_matches('/');
+    let limit = Duration::from_secs(args.timeout);
+    // The service is asked itself: a proxy's answer would not be its own.
+    let client = reqwest::blocking::Client::builder().timeout(limit).no_proxy().build();
+    let answer = client
+        .and_then(|client| client.get(format!("{base}/readyz")).send())
+        .and_then(|answer| Ok((answer.status(), answer.text()?)));
+    let (ready, words) = match answer {
+        Ok((status, _)) if status.is_success() => (true, "ready".to_owned()),
+        Ok((status, text)) => (false, refusal(status.as_u16(), &text)),
+        Err(error) => {
+            let why = crate::process::with_sources(&error.without_url());
+            (false, format!("does not answer: {why}"))
+        }
+    };
+    println!("{base}: {words}");
+    if ready { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
+}
+
+/// What a problem document says, or the status where the answer is none.
+fn refusal(status: u16, text: &str) -> String {
+    let document = serde_json::from_str::<Value>(text).ok();
+    let detail = document.as_ref().and_then(|problem| problem.get("detail")?.as_str());
+    format!("answers {status}: {}", detail.unwrap_or("no detail"))
+}
+
 /// A document as a table for people: one row a fact, its path and its value.
 fn table(document: &Value) -> String {
     let mut facts = Vec::new();
@@ -95,6 +124,12 @@ fn collect(value: &Value, path: String, facts: &mut Vec<(String, String)>) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_refusal_says_what_the_problem_says() {
+        assert_eq!(refusal(503, r#"{"detail": "not open yet"}"#), "answers 503: not open yet");
+        assert_eq!(refusal(404, "<html>"), "answers 404: no detail");
+    }
 
     #[test]
     fn a_document_becomes_one_row_a_fact() {

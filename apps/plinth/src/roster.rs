@@ -20,6 +20,8 @@ pub struct ForemanLaunch {
     pub spawner: Arc<dyn Spawner>,
     /// Workers that always run.
     pub statics: Vec<ServiceName>,
+    /// The kinds of worker that it makes when a director asks.
+    pub kinds: Vec<ServiceKind>,
     /// How long to wait for a directory that an ending process still has.
     pub lock_patience: Duration,
 }
@@ -104,7 +106,7 @@ pub(crate) async fn serve_foreman(
         cluster: Some(launch.cluster.cluster),
         coordinators: launch.cluster.targets(),
         statics: foreman.statics,
-        kinds: plinth_foreman::Config::KINDS.to_vec(),
+        kinds: foreman.kinds,
         lock_patience: foreman.lock_patience,
     };
     plinth_foreman::serve(host, config, world.disk, foreman.spawner).await

@@ -338,13 +338,17 @@ impl Workers {
             return Err(Refusal::StaleEpoch { given: request.epoch, latest: self.epoch });
         }
         self.epoch = request.epoch;
-        if self.entries.contains_key(&request.name) {
+        let kind = request.name.kind;
+        let entry = self.entries.get(&request.name);
+        if !self.kinds.contains(&kind) {
+            // It may have been started by something else, which also starts it again.
+            let runs = entry.is_some_and(|entry| entry.pid().is_some());
+            let refusal = Refusal::KindNotMade { kind, node: self.node.clone() };
+            return if runs { Ok(()) } else { Err(refusal) };
+        }
+        if entry.is_some() {
             self.want(now, request.name);
             return Ok(());
-        }
-        let kind = request.name.kind;
-        if !self.kinds.contains(&kind) {
-            return Err(Refusal::KindNotMade { kind, node: self.node.clone() });
         }
         if kind.is_durable() && self.cluster.is_none() {
             return Err(Refusal::NoCluster);

@@ -206,17 +206,7 @@ fn cluster_file(
         return Ok(file);
     }
     let file = new_cluster(nodes.unwrap_or(NODES), runtime)?;
-    let text = serde_json::to_vec_pretty(&file)?;
-    // Written aside and renamed: a half-written cluster file would never be read again.
-    let aside = data_dir.join("cluster.json.new");
-    let write = || {
-        let mut out = File::create(&aside)?;
-        out.write_all(&text)?;
-        out.write_all(b"\n")?;
-        out.sync_all()?;
-        std::fs::rename(&aside, &path)
-    };
-    write().with_context(|| format!("{} can't be written", path.display()))?;
+    file.write(&path)?;
     Ok(file)
 }
 
@@ -241,7 +231,11 @@ fn new_cluster(nodes: u32, runtime: &Runtime) -> anyhow::Result<ClusterFile> {
     Ok(ClusterFile { cluster: ClusterId(runtime.random_u128()), coordinators, initial_nodes })
 }
 
-fn secret(path: &Path, runtime: &Runtime) -> anyhow::Result<Secret> {
+/// The secret of a file, made where it is missing.
+///
+/// # Errors
+/// It can't be made, or what is there is no secret.
+pub(crate) fn secret(path: &Path, runtime: &Runtime) -> anyhow::Result<Secret> {
     if !path.exists() {
         Secret::generate(runtime).save(path)?;
     }

@@ -243,3 +243,20 @@ fn stopping_ends_what_is_ours_and_starts_nothing() {
     workers.tick(at(60_000));
     assert_eq!(workers.take_commands(), []);
 }
+
+#[test]
+fn a_worker_that_something_else_starts_is_never_started_here() {
+    let kinds = [ServiceKind::Sequencer, ServiceKind::Log];
+    let mut workers = Workers::new("node-1".parse().unwrap(), kinds.into(), Some(CLUSTER));
+    workers.announce(at(0), &announcement("storage-1", 5, 1, Some(3))).unwrap();
+    // A director that knows it may ask for it.
+    workers.create(at(1), &create("storage-1", 1)).unwrap();
+    workers.tick(at(0) + SILENCE);
+    assert_eq!(state(&workers, "storage-1"), WorkerState::Down);
+    let again = workers.create(at(4000), &create("storage-1", 1));
+    assert!(matches!(again, Err(Refusal::KindNotMade { .. })), "{again:?}");
+    assert_eq!(workers.take_commands(), []);
+    // Its container starts it again: every process there has the same id.
+    workers.announce(at(5000), &announcement("storage-1", 6, 1, Some(3))).unwrap();
+    assert_eq!(state(&workers, "storage-1"), WorkerState::Up);
+}
