@@ -108,6 +108,7 @@ pub struct Exchange {
     pub answer: String,
     /// The files that a sync which began after the receipt had returned for before the answer.
     pub synced: Vec<PathBuf>,
+    answered: usize,
 }
 
 /// What was seen of a process.
@@ -163,7 +164,22 @@ impl Record {
             request: received.text.clone(),
             answer: answer.text.clone(),
             synced: synced.filter_map(|call| path(&call.descriptor)).collect(),
+            answered: answer.began,
         })
+    }
+
+    /// The files that had this text written to them, and after that a sync, before a request was
+    /// answered: for what may have been written before the request came.
+    pub fn durable_before(&self, exchange: &Exchange, text: &str) -> Vec<PathBuf> {
+        let written = self.0.iter().filter(|call| call.is_write() && call.text.contains(text));
+        let durable = written.filter(|written| {
+            self.0.iter().filter(|call| call.is_sync()).any(|sync| {
+                sync.descriptor == written.descriptor
+                    && sync.began > written.returned
+                    && sync.returned < exchange.answered
+            })
+        });
+        durable.filter_map(|written| path(&written.descriptor)).collect()
     }
 }
 
@@ -212,6 +228,22 @@ mod tests {
         assert_eq!(synced(&[PUSH, ANSWER, whole]), none);
         let failed = "8 1.2 fdatasync(9</d/1.log>) = -1 EIO (Input/output error)";
         assert_eq!(synced(&[PUSH, failed, ANSWER]), none);
+    }
+
+    #[test]
+    fn a_text_is_durable_once_it_was_written_and_then_synced() {
+        let written = r#"8 1.1 write(9</d/1.log>, "\4vote for 7", 12) = 12"#;
+        let synced = "8 1.2 fdatasync(9</d/1.log>) = 0";
+        let durable = |lines: &[&str]| {
+            let record = Record::parse(&lines.join("\n")).unwrap();
+            let exchanges = record.exchanges("POST /v1/entries");
+            record.durable_before(&exchanges[0], "vote for 7").len()
+        };
+        assert_eq!(durable(&[written, synced, PUSH, ANSWER]), 1);
+        assert_eq!(durable(&[written, PUSH, synced, ANSWER]), 1);
+        assert_eq!(durable(&[synced, written, PUSH, ANSWER]), 0);
+        assert_eq!(durable(&[written, PUSH, ANSWER, synced]), 0);
+        assert_eq!(durable(&[PUSH, synced, ANSWER]), 0);
     }
 
     #[test]

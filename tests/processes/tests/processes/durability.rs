@@ -81,14 +81,26 @@ fn coordinators_sync_every_vote_before_they_give_it() -> Outcome {
     elected?;
     let mut given = 0;
     for (other, tracer) in others.iter().zip(tracers) {
-        let votes = tracer.finish()?.exchanges("POST /v1/raft/vote");
-        let granted: Vec<Exchange> = votes
-            .into_iter()
-            .filter(|vote| vote.answer.contains(r#"\"vote_granted\":true"#))
-            .collect();
-        given += granted.len();
-        let own = directory.path().join(other.node.as_str()).join(&other.service);
-        check(&reference(other), &own, &granted)?;
+        let record = tracer.finish()?;
+        let own = directory.path().join(other.node.as_str()).join(&other.service).canonicalize()?;
+        for vote in record.exchanges("POST /v1/raft/vote") {
+            if !vote.answer.contains(r#"\"vote_granted\":true"#) {
+                continue;
+            }
+            given += 1;
+            // The vote itself is looked for on the disk: a candidate that has lost has heard of the
+            // other one, and kept its vote for it, before it is asked.
+            let voted =
+                vote.answer.split_once("leader_id").and_then(|(_, rest)| rest.split_once('}'));
+            let (voted, _) = voted.context("a vote for nobody")?;
+            let durable = record.durable_before(&vote, voted);
+            ensure!(
+                durable.iter().any(|path| path.starts_with(&own)),
+                "{} votes before it has kept that in {}: {vote:#?}",
+                reference(other),
+                own.display()
+            );
+        }
     }
     ensure!(given > 0, "no vote was seen");
     cluster.stop()
