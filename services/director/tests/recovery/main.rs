@@ -327,3 +327,19 @@ async fn frozen_workers_hold_no_recovery_up() {
     let member = &live.config.layout.storage_teams[0].members[2].service;
     assert_eq!(*member, Service::Down(storage));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreman_that_does_not_answer_holds_no_recovery_up() {
+    let neighbours = one_epoch().await;
+    // A node that is cut off: the coordinators have not noticed yet.
+    for kind in ["log", "storage", "foreman"] {
+        neighbours.freeze(&service(&format!("{kind}-1@node-3")));
+    }
+    let begun = tokio::time::Instant::now();
+    let director = Director::appointed(&neighbours, &["log-1@node-3"]).await;
+    let live = director.until_ready().await;
+    // To wait for a worker to be made takes ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let logs = &live.recorded.config.layout.logs;
+    assert!(logs.iter().all(|log| log.service.node.as_str() != "node-3"), "{logs:?}");
+}

@@ -239,9 +239,13 @@ async fn make(reign: &Reign, nodes: &Registry, placement: &Placement, experience
         let foreman = Target::from(&nodes.node(&service.node)?.foreman);
         let request = CreateWorker { name: service.name, epoch: reign.epoch, wait_ms };
         Some(async move {
-            let peers = reign.context.peers();
-            let made = peers.call(&foreman, &CREATE, &request, Some(reign.epoch), limit).await;
-            (service.clone(), made)
+            let (peers, epoch) = (reign.context.peers(), Some(reign.epoch));
+            // To make a worker takes its time; to see that the foreman is there must not.
+            let made = async {
+                peers.call(&foreman, &INFO, &Nothing {}, epoch, PROBE_LIMIT).await?;
+                peers.call(&foreman, &CREATE, &request, epoch, limit).await
+            };
+            (service.clone(), made.await)
         })
     });
     let orders: Vec<_> = orders.collect();
