@@ -165,6 +165,15 @@ impl CallError {
     }
 }
 
+/// An answer with who has served it.
+#[derive(Clone, Debug)]
+pub struct Answered<T> {
+    /// The answer.
+    pub body: T,
+    /// Who has served it, where the other side says so.
+    pub served_by: Option<HeaderValue>,
+}
+
 /// Calls endpoints through a transport.
 #[derive(Clone)]
 pub struct Client<S> {
@@ -195,6 +204,20 @@ where
         self.call_at(target, endpoint, endpoint.path, request, epoch, limit).await
     }
 
+    /// The same, and tells who has served it.
+    ///
+    /// # Errors
+    /// Any [`CallError`].
+    pub async fn answered<Req: Serialize, Resp: DeserializeOwned>(
+        &self,
+        target: &Target,
+        endpoint: &Endpoint<Req, Resp>,
+        request: &Req,
+        limit: Duration,
+    ) -> Result<Answered<Resp>, CallError> {
+        self.answered_at(target, endpoint, endpoint.path, request, None, limit).await
+    }
+
     /// The same, at a path made from the endpoint's.
     ///
     /// # Errors
@@ -208,6 +231,18 @@ where
         epoch: Option<Epoch>,
         limit: Duration,
     ) -> Result<Resp, CallError> {
+        Ok(self.answered_at(target, endpoint, path, request, epoch, limit).await?.body)
+    }
+
+    async fn answered_at<Req: Serialize, Resp: DeserializeOwned>(
+        &self,
+        target: &Target,
+        endpoint: &Endpoint<Req, Resp>,
+        path: &str,
+        request: &Req,
+        epoch: Option<Epoch>,
+        limit: Duration,
+    ) -> Result<Answered<Resp>, CallError> {
         let request_error = |error: &dyn std::fmt::Display| CallError::Request(error.to_string());
         let mut uri = format!("http://{}{}", target.address, path);
         let body = if endpoint.method == Method::GET {
@@ -240,12 +275,14 @@ where
         message.extensions_mut().insert(Route(endpoint.path));
         let answer = self.transport.clone().oneshot(message).await?;
         let status = answer.status();
+        let served_by = answer.headers().get(HEADER_SERVED_BY).cloned();
         let body = answer.into_body();
         let answer_error =
             |detail: String| CallError::Answer { peer: target.address.clone(), detail };
         if status.is_success() {
             let bytes: &[u8] = if body.is_empty() { b"{}" } else { &body };
-            return serde_json::from_slice(bytes).map_err(|e| answer_error(e.to_string()));
+            let body = serde_json::from_slice(bytes).map_err(|e| answer_error(e.to_string()))?;
+            return Ok(Answered { body, served_by });
         }
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Err(CallError::Problem(Box::new(problem))),

@@ -1,6 +1,6 @@
 //! What every service answers.
 
-use plinth_types::{Epoch, Pid, ServiceRef, Version};
+use plinth_types::{Epoch, NodeId, Pid, ServiceRef, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::{Endpoint, Nothing};
@@ -10,12 +10,17 @@ use crate::{Endpoint, Nothing};
 pub struct Info {
     /// Which service.
     pub service: ServiceRef,
+    /// On which node.
+    pub node: NodeId,
     /// Which process.
     pub pid: Pid,
     /// The epoch it acts in; 0 outside of one.
     pub epoch: Epoch,
     /// The newest commit version it knows, where that means something.
     pub version: Option<Version>,
+    /// The release that runs.
+    #[serde(default)]
+    pub release: String,
     /// Milliseconds since it started.
     pub uptime_ms: u64,
 }
@@ -55,6 +60,6 @@ pub struct Check {
 pub struct Readiness {
     /// Whether every check holds.
     pub ready: bool,
-    /// The checks.
+    /// The checks that fail; with `?verbose` those that hold too.
     pub checks: Vec<Check>,
 }

@@ -1,6 +1,6 @@
 //! The coordinator: the epoch and the recorded layout, in Raft.
 
-use plinth_system_config::Recorded;
+use plinth_system_config::{Recorded, SystemConfig};
 use plinth_types::{
     ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, NodeId, Pid, ServiceRef, Version,
 };
@@ -166,9 +166,9 @@ pub struct Recoveries {
 
 /// Begins a new epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct BeginRecovery {
-    /// Why.
+    /// Why. 1 to 512 characters.
+    #[schema(min_length = 1, max_length = 512)]
     pub reason: String,
 }
 
@@ -177,6 +177,21 @@ pub struct BeginRecovery {
 pub struct Begun {
     /// The epoch that ends.
     pub superseded: Epoch,
+}
+
+/// What the cluster can still bear. Counted in nodes, the worst choice of them each time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ClusterHealth {
+    /// Whether commits are accepted and nothing is missing.
+    pub healthy: bool,
+    /// How many nodes may be lost for good, their disks included, without a loss of data. None where
+    /// it is not known, or where some data has no living copy now.
+    pub may_lose_for_data: Option<u32>,
+    /// How many nodes may be lost with commits accepted again after a recovery. None where they are
+    /// not accepted now.
+    pub may_lose_for_availability: Option<u32>,
+    /// What is wrong, in words.
+    pub reasons: Vec<String>,
 }
 
 /// A director tells why it exits, before it does.
@@ -367,6 +382,10 @@ pub const PROMISE: Endpoint<PromiseRequest, Promise> = Endpoint::post("/v1/ballo
 pub const ACCEPT: Endpoint<AcceptRequest, Accepted> = Endpoint::post("/v1/ballots/accept");
 /// `POST /v1/ballots/chosen`: the founding has been accepted by all who must.
 pub const CHOSEN: Endpoint<AcceptRequest, Accepted> = Endpoint::post("/v1/ballots/chosen");
+/// `GET /v1/cluster/health`.
+pub const HEALTH: Endpoint<Nothing, ClusterHealth> = Endpoint::get("/v1/cluster/health");
+/// `GET /v1/config`.
+pub const CONFIG: Endpoint<Nothing, SystemConfig<ServiceRef>> = Endpoint::get("/v1/config");
 /// `GET /v1/members`.
 pub const MEMBERS: Endpoint<Nothing, Members> = Endpoint::get("/v1/members");
 /// `POST /v1/members`.

@@ -20,7 +20,7 @@ pub enum Outcome {
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident => $text:literal, $status:ident, $retryable:literal, $outcome:ident;)*) => {
         /// Every problem code there is. Status, retryability and outcome are total functions of it.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum ErrorCode {
             $($(#[$doc])* #[serde(rename = $text)] $variant,)*
         }
@@ -113,6 +113,17 @@ codes! {
     /// A bug.
     Internal => "internal", INTERNAL_SERVER_ERROR, false, Unknown;
 }
+
+impl utoipa::PartialSchema for ErrorCode {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("Every problem code there is."))
+            .enum_values(Some(ErrorCode::ALL.iter().map(|code| code.as_str())))
+            .into()
+    }
+}
+impl utoipa::ToSchema for ErrorCode {}
 
 /// RFC 9457 problem details.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]

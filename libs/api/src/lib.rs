@@ -17,9 +17,9 @@ pub mod sequencer;
 pub mod storage;
 
 pub use call::{
-    CallError, Client, Endpoint, HEADER_CLUSTER, HEADER_EPOCH, HEADER_FROM, HEADER_INCARNATION,
-    HEADER_REQUEST_ID, HEADER_SECRET, HEADER_SERVED_BY, HEADER_VERSION, Nothing, Route, Target,
-    TimeLimit, TransportError,
+    Answered, CallError, Client, Endpoint, HEADER_CLUSTER, HEADER_EPOCH, HEADER_FROM,
+    HEADER_INCARNATION, HEADER_REQUEST_ID, HEADER_SECRET, HEADER_SERVED_BY, HEADER_VERSION,
+    Nothing, Route, Target, TimeLimit, TransportError,
 };
 pub use error::{ErrorCode, Outcome, Problem};
 pub use tenure::{Taken, Tenure, TenureError};

@@ -97,7 +97,8 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 /// Stands before every handler of a route.
 pub(crate) async fn gate(State(access): State<Access>, request: Request, next: Next) -> Response {
     let caller = request.extensions().get::<Caller>().copied().unwrap_or(Caller::Anonymous);
-    match access.admit(caller) {
+    let act = Act::of(access, caller, &request);
+    let response = match access.admit(caller) {
         Ok(()) => next.run(request).await,
         Err(code) => {
             let detail = match access {
@@ -108,6 +109,42 @@ pub(crate) async fn gate(State(access): State<Access>, request: Request, next: N
             };
             Failure::new(code, detail).into_response()
         }
+    };
+    if let Some(act) = act {
+        act.log(response.status());
+    }
+    response
+}
+
+/// An administrative act, for the audit log: who, what, and whether it was done.
+struct Act {
+    caller: Caller,
+    from: String,
+    method: http::Method,
+    path: String,
+}
+
+impl Act {
+    /// What changes something and is the administrator's to do.
+    fn of(access: Access, caller: Caller, request: &Request) -> Option<Act> {
+        let method = request.method().clone();
+        if access != Access::Administrator || method.is_safe() {
+            return None;
+        }
+        let from = request.headers().get(HEADER_FROM).and_then(|from| from.to_str().ok());
+        let from = from.unwrap_or_default().to_owned();
+        Some(Act { caller, from, method, path: request.uri().path().to_owned() })
+    }
+
+    fn log(self, status: http::StatusCode) {
+        let Act { caller, from, method, path } = self;
+        let id = crate::shell::current_request_id();
+        let request_id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
+        tracing::info!(
+            target: "plinth_audit",
+            ?caller, from, %method, path, status = status.as_u16(), request_id,
+            "administrative act",
+        );
     }
 }
 

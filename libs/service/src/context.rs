@@ -221,9 +221,11 @@ impl Context {
         let version = self.0.version.load(Ordering::Relaxed);
         Info {
             service: self.0.service.clone(),
+            node: self.0.service.node.clone(),
             pid: self.0.pid.clone(),
             epoch: self.epoch(),
             version: (version > 0).then_some(Version(version)),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }

@@ -24,7 +24,8 @@ const BODY_TIME: Duration = Duration::from_secs(20);
 /// How much of a refused body is read to its end, in bytes.
 const DISCARD_LIMIT: usize = 4 * BODY_LIMIT;
 
-/// A JSON body, in a request or an answer.
+/// A JSON body, in a request or an answer. Fields that it does not know are refused, unless a service
+/// sends them: a person's typing error must not pass for a default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json<T>(pub T);
 
@@ -104,11 +105,27 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
                 "the body must be JSON: send `Content-Type: application/json`",
             ));
         }
+        let is_service = request.extensions().get::<Caller>() == Some(&Caller::Service);
         let Body(body) = Body::from_request(request, state).await?;
-        match serde_json::from_slice(&body) {
-            Ok(value) => Ok(Json(value)),
-            Err(_) => Err(json_failure::<T>(&body)),
+        let parsed = if is_service { serde_json::from_slice(&body).ok() } else { strict(&body)? };
+        parsed.map(Json).ok_or_else(|| json_failure::<T>(&body))
+    }
+}
+
+/// Parses a body that may have no unknown fields. None where it is no `T` at all.
+fn strict<T: DeserializeOwned>(body: &[u8]) -> Result<Option<T>, Failure> {
+    let mut unknown = None;
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let parsed = serde_ignored::deserialize(&mut deserializer, |path| {
+        unknown.get_or_insert_with(|| path.to_string());
+    });
+    let parsed = parsed.and_then(|value| deserializer.end().map(|()| value)).ok();
+    match unknown {
+        Some(field) if parsed.is_some() => {
+            let detail = format!("field {field} is unknown: /openapi.json lists what there is");
+            Err(invalid(detail).with("field", field))
         }
+        _ => Ok(parsed),
     }
 }
 

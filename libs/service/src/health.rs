@@ -1,6 +1,8 @@
 //! What every service answers about itself.
 
-use axum::extract::{Path, State};
+use std::sync::Arc;
+
+use axum::extract::{FromRef, Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, header};
 use plinth_api::common::{Check, Info, Readiness};
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::routes;
 
 use crate::failure::document;
-use crate::{Answer, Context, Failure, Json, RequestId, Routes, monitor};
+use crate::{Answer, Context, Fails as _, Failure, Json, Query, RequestId, Routes, monitor};
 
 /// Which release it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -29,16 +31,57 @@ struct NotReady {
     readiness: Readiness,
 }
 
+/// What these handlers share.
+#[derive(Clone)]
+pub(crate) struct Common {
+    context: Context,
+    document: Arc<str>,
+}
+
+impl Common {
+    pub(crate) fn new(context: Context, document: String) -> Common {
+        Common { context, document: document.into() }
+    }
+}
+
+impl FromRef<Common> for Context {
+    fn from_ref(common: &Common) -> Context {
+        common.context.clone()
+    }
+}
+
 /// The routes that the shell adds to every service's.
-pub(crate) fn routes() -> Routes<Context> {
+pub(crate) fn routes() -> Routes<Common> {
     Routes::new()
         .anyone(routes!(livez))
-        .anyone(routes!(readyz))
-        .anyone(routes!(readyz_check))
+        .anyone(routes!(readyz).fails(&[ErrorCode::NotReady]))
+        .anyone(routes!(readyz_check).fails(&[ErrorCode::NotFound, ErrorCode::NotReady]))
         .anyone(routes!(version))
         .anyone(routes!(metrics))
+        .anyone(routes!(openapi))
         .anyone(routes!(info))
-        .anyone(routes!(monitor::monitor))
+        .anyone(routes!(monitor::monitor).fails(&[ErrorCode::Overloaded]))
+}
+
+/// Which checks are told.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+struct ReadyQuery {
+    /// Also tell the checks that hold: `?verbose`, or `?verbose=true`.
+    #[serde(default)]
+    verbose: Option<String>,
+}
+
+impl ReadyQuery {
+    fn verbose(&self) -> Result<bool, Failure> {
+        match self.verbose.as_deref() {
+            Some("" | "true") => Ok(true),
+            None | Some("false") => Ok(false),
+            Some(other) => {
+                let detail = format!("verbose={other:?}: send `?verbose`, or true or false");
+                Err(Failure::new(ErrorCode::InvalidRequest, detail).with("field", "verbose"))
+            }
+        }
+    }
 }
 
 #[utoipa::path(get, path = "/livez", tag = "process", summary = "Whether the process lives; asks nobody else",
@@ -47,17 +90,25 @@ async fn livez() -> Json<Nothing> {
     Json(Nothing {})
 }
 
-#[utoipa::path(get, path = "/readyz", tag = "process", summary = "Whether the service can do its work, check by check",
+#[utoipa::path(get, path = "/readyz", tag = "process", summary = "Whether the service can do its work, and which checks fail",
+    params(ReadyQuery),
     responses(
         (status = 200, body = Readiness),
-        (status = 503, description = "not_ready", content_type = "application/problem+json", body = NotReady)))]
-async fn readyz(State(context): State<Context>, id: RequestId) -> Response {
-    let readiness = context.readiness();
-    if readiness.ready {
-        return Json(readiness).into_response();
-    }
+        (status = 503, content_type = "application/problem+json", body = NotReady)))]
+async fn readyz(
+    State(context): State<Context>,
+    Query(query): Query<ReadyQuery>,
+    id: RequestId,
+) -> Result<Response, Failure> {
+    let mut readiness = context.readiness();
     let failing: Vec<String> =
         readiness.checks.iter().filter(|check| !check.ok).map(told).collect();
+    if !query.verbose()? {
+        readiness.checks.retain(|check| !check.ok);
+    }
+    if readiness.ready {
+        return Ok(Json(readiness).into_response());
+    }
     let mut problem = Problem::new(ErrorCode::NotReady, failing.join("; "));
     problem.request_id = Some(id.as_str().to_owned());
     problem.trace_id = plinth_telemetry::current_trace_id();
@@ -66,7 +117,7 @@ async fn readyz(State(context): State<Context>, id: RequestId) -> Response {
         *response.body_mut() = body.into();
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
-    response
+    Ok(response)
 }
 
 fn told(check: &Check) -> String {
@@ -75,7 +126,7 @@ fn told(check: &Check) -> String {
 
 #[utoipa::path(get, path = "/readyz/{check}", tag = "process", summary = "One check of readiness",
     params(("check" = String, Path, description = "The name of a check")),
-    responses((status = 200, body = Check), (status = 404, description = "not_found", body = Problem), (status = 503, description = "not_ready", body = Problem)))]
+    responses((status = 200, body = Check)))]
 async fn readyz_check(State(context): State<Context>, Path(name): Path<String>) -> Answer<Check> {
     let checks = context.readiness().checks;
     let names: Vec<String> = checks.iter().map(|check| check.name.clone()).collect();
@@ -99,6 +150,13 @@ async fn version() -> Json<ReleaseInfo> {
 async fn metrics(State(context): State<Context>) -> Response {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], context.metrics().render()).into_response()
+}
+
+#[utoipa::path(get, path = "/openapi.json", tag = "process", summary = "This document",
+    responses((status = 200, body = serde_json::Value)))]
+async fn openapi(State(common): State<Common>) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], common.document.to_string()).into_response()
 }
 
 #[utoipa::path(get, path = "/v1/info", tag = "process", summary = "Which service and process this is",

@@ -13,6 +13,8 @@ mod announce;
 mod caller;
 mod context;
 mod directory;
+mod docs;
+mod document;
 mod extract;
 mod failure;
 mod fields;
@@ -25,12 +27,14 @@ mod routes;
 mod secrets;
 mod serve;
 mod shell;
+mod tagged;
 mod transport;
 
 pub use announce::{AnnouncedStore, announce};
 pub use caller::Caller;
 pub use context::Context;
 pub use directory::{DIRECTORY_LEVEL, DirectoryError, Manifest, WorkerDirectory};
+pub use document::{FENCED, Fails, LED, STORED, document_text};
 pub use extract::{Body, Json, Query, SenderEpoch};
 pub use failure::{Answer, Failure};
 pub use health::ReleaseInfo;
@@ -39,6 +43,7 @@ pub use monitor::{MonitorEnd, watch};
 pub use routes::Routes;
 pub use secrets::{SECRET_MAX, SECRET_MIN, Secret, SecretError, Secrets};
 pub use shell::RequestId;
+pub use tagged::tagged;
 pub use transport::{Sender, Transport};
 
 /// Calls other services.

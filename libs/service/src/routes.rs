@@ -3,21 +3,21 @@
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
-use http::{HeaderValue, Uri, header};
+use http::Uri;
 use plinth_api::ErrorCode;
 use plinth_telemetry::MetricError;
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, PathItem};
+use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use crate::caller::{Access, gate};
+use crate::document::{self, Statuses};
 use crate::shell::{Shell, surround};
-use crate::{BODY_LIMIT, Context, Failure, health};
+use crate::{BODY_LIMIT, Context, Failure, docs, health};
 
 /// Routes with their documents. `S` is the state that their handlers still lack.
 pub struct Routes<S = ()> {
     router: OpenApiRouter<S>,
+    browsable: bool,
 }
 
 impl<S: Clone + Send + Sync + 'static> Default for Routes<S> {
@@ -32,7 +32,14 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     pub fn new() -> Self {
         let info = InfoBuilder::new().title("Plinth").version(env!("CARGO_PKG_VERSION")).build();
         let openapi = OpenApiBuilder::new().info(info).build();
-        Routes { router: OpenApiRouter::with_openapi(openapi) }
+        Routes { router: OpenApiRouter::with_openapi(openapi), browsable: false }
+    }
+
+    /// Adds a page at `/docs` that shows the document to people.
+    #[must_use]
+    pub fn browsable(mut self) -> Self {
+        self.browsable = true;
+        self
     }
 
     /// Gives the OpenAPI document a title and a description.
@@ -70,26 +77,25 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
 
     fn add(self, access: Access, routes: UtoipaMethodRouter<S>) -> Self {
         let (schemas, mut paths, methods) = routes;
-        for operation in paths.paths.values_mut().flat_map(operations) {
-            operation
-                .extensions
-                .get_or_insert_default()
-                .insert("x-plinth-caller".to_owned(), access.as_str().into());
+        for operation in paths.paths.values_mut().flat_map(document::operations) {
+            document::complete(operation, access);
         }
         let methods = methods.route_layer(from_fn_with_state(access, gate));
-        Routes { router: self.router.routes((schemas, paths, methods)) }
+        let router = self.router.routes((schemas, paths, methods));
+        Routes { router, browsable: self.browsable }
     }
 
     /// Adds all routes of another set.
     #[must_use]
     pub fn merge(self, other: Routes<S>) -> Self {
-        Routes { router: self.router.merge(other.router) }
+        let browsable = self.browsable || other.browsable;
+        Routes { router: self.router.merge(other.router), browsable }
     }
 
     /// Gives the handlers their state.
     #[must_use]
     pub fn with_state(self, state: S) -> Routes<()> {
-        Routes { router: self.router.with_state(state) }
+        Routes { router: self.router.with_state(state), browsable: self.browsable }
     }
 
     /// The OpenAPI document of these routes and of those that every service has.
@@ -97,27 +103,26 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     pub fn openapi(&self) -> OpenApi {
         let mut openapi = self.router.get_openapi().clone();
         openapi.merge(health::routes().router.into_openapi());
-        openapi
+        if self.browsable {
+            openapi.merge(docs::routes().router.into_openapi());
+        }
+        document::finish(openapi)
     }
-}
-
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
-    [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
 }
 
 impl Routes<()> {
     /// The router that serves: these routes, every service's, and the shell around them.
     pub(crate) fn serve(self, context: Context) -> Result<Router, MetricError> {
-        let document = self.openapi().to_json().unwrap_or_default();
-        let shell = Shell::new(context.clone())?;
-        let openapi = get(move || {
-            let json = HeaderValue::from_static("application/json");
-            std::future::ready(([(header::CONTENT_TYPE, json)], document.clone()))
-        });
-        let (router, _) = self.merge(health::routes().with_state(context)).router.split_for_parts();
+        let openapi = self.openapi();
+        let shell = Shell::new(context.clone(), Statuses::of(&openapi))?;
+        let common = health::Common::new(context, document::document_text(&openapi));
+        let browsable = self.browsable;
+        let mut routes = self.merge(health::routes().with_state(common));
+        if browsable {
+            routes = routes.merge(docs::routes());
+        }
+        let (router, _) = routes.router.split_for_parts();
         Ok(router
-            .route("/openapi.json", openapi)
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(DefaultBodyLimit::max(BODY_LIMIT))

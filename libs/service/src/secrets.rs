@@ -111,6 +111,8 @@ pub struct Secrets {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -119,6 +121,8 @@ mod tests {
         let path = directory.path().join("secret");
         let secret = Secret::generate(&Runtime::real());
         secret.save(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "only the owner reads it");
         assert!(matches!(secret.save(&path), Err(SecretError::File { .. })));
         let read = Secret::from_file(&path).unwrap();
         assert!(read.matches(secret.0.as_bytes()));

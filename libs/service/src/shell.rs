@@ -11,7 +11,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use plinth_api::{
-    ErrorCode, HEADER_CLUSTER, HEADER_EPOCH, HEADER_INCARNATION, HEADER_REQUEST_ID, Problem,
+    ErrorCode, HEADER_CLUSTER, HEADER_EPOCH, HEADER_INCARNATION, HEADER_REQUEST_ID,
+    HEADER_SERVED_BY, Problem,
 };
 use plinth_telemetry::{
     CounterVec, HistogramVec, LATENCY_SECONDS, MetricError, Metrics, ServerCall,
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span};
 
 use crate::caller::identify;
+use crate::document::Statuses;
 use crate::failure::{PROBLEM_JSON, code_of_status, document};
 use crate::{Context, Failure};
 
@@ -79,20 +81,33 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
 struct HttpMetrics {
     requests: CounterVec,
     seconds: HistogramVec,
+    undocumented: CounterVec,
 }
 
 /// What the shell knows while it serves.
 pub(crate) struct Shell {
     context: Context,
     service: String,
+    served_by: Option<HeaderValue>,
     metrics: HttpMetrics,
+    statuses: Statuses,
 }
 
 impl Shell {
-    pub(crate) fn new(context: Context) -> Result<Arc<Shell>, MetricError> {
+    pub(crate) fn new(context: Context, statuses: Statuses) -> Result<Arc<Shell>, MetricError> {
         let metrics = HttpMetrics::new(context.metrics())?;
         let service = context.service().to_string();
-        Ok(Arc::new(Shell { context, service, metrics }))
+        let served_by = HeaderValue::try_from(&service).ok();
+        Ok(Arc::new(Shell { context, service, served_by, metrics, statuses }))
+    }
+
+    /// Counts an answer, and those that the service's document does not name.
+    fn observe(&self, method: &'static str, route: &str, status: StatusCode, took: Duration) {
+        self.metrics.observe(method, route, status, took);
+        if self.statuses.lack(method, route, status) {
+            tracing::error!(method, route, %status, "the OpenAPI document does not name this status");
+            self.metrics.undocumented.with_label_values(&[method, route, status.as_str()]).inc();
+        }
     }
 }
 
@@ -109,6 +124,11 @@ impl HttpMetrics {
                 "Time from a request's head to the head of its answer, by route.",
                 &LATENCY_SECONDS,
                 &["method", "route"],
+            )?,
+            undocumented: metrics.counter_vec(
+                "http_undocumented_answers_total",
+                "Answers with a status that the OpenAPI document does not name. Each is a bug.",
+                &["method", "route", "status"],
             )?,
         })
     }
@@ -163,9 +183,18 @@ pub(crate) async fn surround(
         Err(failure) => failure.into_response(),
     };
     let mut response = with_problem(response, &id, &span).await;
-    response.headers_mut().insert(HEADER_REQUEST_ID, id.0);
+    let headers = response.headers_mut();
+    headers.insert(HEADER_REQUEST_ID, id.0);
+    let traceparent = plinth_telemetry::traceparent(&span);
+    if let Some(value) = traceparent.and_then(|text| HeaderValue::try_from(text).ok()) {
+        headers.insert("traceparent", value);
+    }
+    if let Some(service) = &shell.served_by {
+        // A handler that has passed the request on says who has served it.
+        headers.entry(HEADER_SERVED_BY).or_insert_with(|| service.clone());
+    }
     plinth_telemetry::record_status(&span, response.status(), false);
-    shell.metrics.observe(method_label, route, response.status(), started.elapsed());
+    shell.observe(method_label, route, response.status(), started.elapsed());
     response
 }
 

@@ -4,13 +4,23 @@ use axum::extract::State;
 use plinth_api::commit_proxy::{
     Assignment, CommitRequest, Committed, Opening, ReadVersion, ReadVersionRequest, Status,
 };
-use plinth_api::{Nothing, Problem};
-use plinth_service::{Answer, Failure, Json, Routes};
+use plinth_api::{ErrorCode, Nothing, Problem};
+use plinth_service::{Answer, FENCED, Fails as _, Failure, Json, Routes};
 use tracing::Span;
 use utoipa_axum::routes;
 
 use crate::driver::Handle;
 use crate::transaction::Transaction;
+
+/// How a commit may fail.
+const COMMIT: &[ErrorCode] = &[
+    ErrorCode::Conflict,
+    ErrorCode::TransactionTooOld,
+    ErrorCode::CommitUnknownResult,
+    ErrorCode::LimitExceeded,
+    ErrorCode::Overloaded,
+    ErrorCode::PeerUnavailable,
+];
 
 /// The endpoints and who may call them. Commits come through gateways, which know their users; so
 /// only services may call here, and only they can mark a transaction as the system's.
@@ -20,17 +30,21 @@ pub(crate) fn routes() -> Routes<Handle> {
             "Plinth commit proxy",
             "Takes commits in batches through the pipeline, and serves read versions.",
         )
-        .service(routes!(assign))
-        .service(routes!(open))
-        .service(routes!(commit))
-        .service(routes!(read_version))
-        .anyone(routes!(status))
+        .service(routes!(assign).fails(FENCED))
+        .service(routes!(open).fails(FENCED))
+        .service(routes!(commit).fails(FENCED).fails(COMMIT))
+        .service(
+            routes!(read_version)
+                .fails(FENCED)
+                .fails(&[ErrorCode::Overloaded, ErrorCode::PeerUnavailable]),
+        )
+        .anyone(routes!(status).fails(&[ErrorCode::NotReady]))
 }
 
 /// Takes up an epoch, closed to clients. A lower one, and the same one of another director, are
 /// refused.
 #[utoipa::path(put, path = "/v1/assignment", tag = "commit-proxy", request_body = Assignment,
-    responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Nothing)))]
 async fn assign(
     State(handle): State<Handle>,
     Json(assignment): Json<Assignment>,
@@ -41,7 +55,7 @@ async fn assign(
 
 /// Opens the proxy to clients.
 #[utoipa::path(put, path = "/v1/opening", tag = "commit-proxy", request_body = Opening,
-    responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Nothing)))]
 async fn open(State(handle): State<Handle>, Json(opening): Json<Opening>) -> Answer<Nothing> {
     handle.open(opening).await?;
     Ok(Json(Nothing {}))
@@ -50,8 +64,7 @@ async fn open(State(handle): State<Handle>, Json(opening): Json<Opening>) -> Ans
 /// Commits a transaction. Answered once every log has it on disk, or once it is known that it was
 /// not and never will be committed; `commit_unknown_result` if neither can be told.
 #[utoipa::path(post, path = "/v1/commits", tag = "commit-proxy", request_body = CommitRequest,
-    responses((status = 200, body = Committed), (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Committed)))]
 async fn commit(
     State(handle): State<Handle>,
     Json(request): Json<CommitRequest>,
@@ -66,8 +79,7 @@ async fn commit(
 
 /// A version to read at: no commit that was acknowledged before the request is above it.
 #[utoipa::path(post, path = "/v1/read_versions", tag = "commit-proxy", request_body = ReadVersionRequest,
-    responses((status = 200, body = ReadVersion), (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = ReadVersion)))]
 async fn read_version(
     State(handle): State<Handle>,
     Json(request): Json<ReadVersionRequest>,

@@ -2,6 +2,7 @@
 
 mod founding;
 mod group;
+mod health;
 mod holding;
 mod nodes;
 mod status;
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
-use plinth_api::{HEADER_FROM, HEADER_SERVED_BY};
-use plinth_service::{Failure, Json, Routes};
+use plinth_api::{ErrorCode, HEADER_FROM, HEADER_SERVED_BY};
+use plinth_service::{Fails as _, Failure, Json, LED, Routes, STORED};
 use plinth_types::{ServiceKind, ServiceRef};
 use utoipa_axum::routes;
 
@@ -33,27 +34,30 @@ pub(crate) fn routes() -> Routes<Shared> {
             "Plinth coordinator",
             "The epoch and the recorded layout, in Raft; the appointment of directors.",
         )
+        .browsable()
         .anyone(routes!(status::status))
-        .anyone(routes!(status::config))
-        .anyone(routes!(status::layout))
+        .anyone(routes!(status::config).fails(LED))
+        .anyone(routes!(status::layout).fails(LED))
         .anyone(routes!(nodes::nodes))
         .service(routes!(nodes::report))
         .anyone(routes!(nodes::processes))
-        .anyone(routes!(status::recoveries))
-        .administrator(routes!(status::begin_recovery))
-        .anyone(routes!(group::members))
-        .service(routes!(group::join))
-        .service(routes!(holding::holding))
-        .service(routes!(holding::record))
-        .service(routes!(holding::ready))
-        .service(routes!(holding::farewell))
-        .service(routes!(founding::report))
-        .service(routes!(founding::promise))
-        .service(routes!(founding::accept))
-        .service(routes!(founding::chosen))
-        .service(routes!(group::append))
-        .service(routes!(group::vote))
-        .service(routes!(group::snapshot))
+        .anyone(routes!(status::recoveries).fails(LED))
+        .administrator(routes!(status::begin_recovery).fails(LED).fails(&[ErrorCode::Overloaded]))
+        .anyone(routes!(group::members).fails(LED))
+        .administrator(routes!(health::remove_member).fails(&[ErrorCode::NotImplemented]))
+        .anyone(routes!(health::health))
+        .service(routes!(group::join).fails(LED).fails(&[ErrorCode::WrongGroup]))
+        .service(routes!(holding::holding).fails(LED))
+        .service(routes!(holding::record).fails(LED).fails(&[ErrorCode::Superseded]))
+        .service(routes!(holding::ready).fails(LED).fails(&[ErrorCode::Superseded]))
+        .service(routes!(holding::farewell).fails(LED).fails(&[ErrorCode::Overloaded]))
+        .service(routes!(founding::report).fails(STORED))
+        .service(routes!(founding::promise).fails(STORED))
+        .service(routes!(founding::accept).fails(STORED))
+        .service(routes!(founding::chosen).fails(STORED))
+        .service(routes!(group::append).fails(&[ErrorCode::WrongGroup]))
+        .service(routes!(group::vote).fails(&[ErrorCode::WrongGroup]))
+        .service(routes!(group::snapshot).fails(&[ErrorCode::WrongGroup]))
 }
 
 /// Whether another coordinator has passed the request on. It is not passed on again.

@@ -15,6 +15,7 @@ mod ballots;
 mod bootstrap;
 mod config;
 mod founding;
+mod health;
 mod http;
 mod inputs;
 mod leader;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::extract::State;
 use plinth_api::director::{Appointment, LayoutQuery, LiveLayout, Status};
-use plinth_api::{ErrorCode, Nothing, Problem};
-use plinth_service::{Answer, Failure, Json, Query, Routes};
+use plinth_api::{ErrorCode, Nothing};
+use plinth_service::{Answer, FENCED, Fails as _, Failure, Json, Query, Routes};
 use plinth_types::Epoch;
 use tokio::time::{Instant, timeout};
 use utoipa_axum::routes;
@@ -17,8 +17,8 @@ use crate::reign::Accepted;
 pub(crate) fn routes() -> Routes<Desk> {
     Routes::new()
         .describe("Plinth director", "Recovers the transaction system and watches over an epoch.")
-        .service(routes!(appoint))
-        .service(routes!(layout))
+        .service(routes!(appoint).fails(FENCED))
+        .service(routes!(layout).fails(&[ErrorCode::NotReady]))
         .anyone(routes!(status))
 }
 
@@ -29,7 +29,6 @@ pub(crate) fn routes() -> Routes<Desk> {
     request_body = Appointment,
     responses(
         (status = 200, description = "This director has the epoch", body = Nothing),
-        (status = 409, description = "It is meant for another process, or this one has an epoch already", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn appoint(
@@ -74,7 +73,6 @@ async fn appoint(
     params(LayoutQuery),
     responses(
         (status = 200, description = "The live layout", body = LiveLayout),
-        (status = 503, description = "No layout is recorded in this epoch yet", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn layout(State(desk): State<Desk>, Query(query): Query<LayoutQuery>) -> Answer<LiveLayout> {

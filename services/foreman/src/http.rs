@@ -9,7 +9,7 @@ use plinth_api::foreman::{
     Workers, WorkersQuery,
 };
 use plinth_api::{ErrorCode, Nothing, Problem};
-use plinth_service::{Answer, Failure, Json, Query, Routes};
+use plinth_service::{Answer, Fails as _, Failure, Json, Query, Routes};
 use plinth_types::ServiceName;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -60,15 +60,20 @@ fn refused(refusal: &Refusal) -> Failure {
     Failure::new(refusal.code(), refusal.to_string())
 }
 
+/// How an order or an announcement may be refused.
+const WORKER: &[ErrorCode] = &[ErrorCode::DuplicateName, ErrorCode::NotReady, ErrorCode::Forbidden];
+
 fn routes_of() -> Routes<Handle> {
     Routes::new()
         .describe("Plinth foreman", "A node's workers: lists, starts and ends them.")
         .anyone(routes!(list))
-        .anyone(routes!(show))
+        .anyone(routes!(show).fails(&[ErrorCode::NotFound]))
         .anyone(routes!(health))
-        .service(routes!(create))
-        .service(routes!(remove))
-        .service(routes!(announce))
+        .service(routes!(create).fails(WORKER).fails(&[ErrorCode::StaleEpoch]))
+        .service(
+            routes!(remove).fails(WORKER).fails(&[ErrorCode::NotFound, ErrorCode::NotImplemented]),
+        )
+        .service(routes!(announce).fails(WORKER))
 }
 
 pub(crate) fn routes(handle: Handle) -> Routes {
@@ -93,7 +98,7 @@ async fn list(State(handle): State<Handle>, Query(query): Query<WorkersQuery>) -
 /// One of the node's workers.
 #[utoipa::path(get, path = "/v1/workers/{name}", tag = "foreman",
     params(("name" = String, Path, description = "Such as storage-1")),
-    responses((status = 200, body = Worker), (status = 404, body = Problem)))]
+    responses((status = 200, body = Worker)))]
 async fn show(State(handle): State<Handle>, Path(name): Path<String>) -> Answer<Worker> {
     let name = parse_name(&name)?;
     handle.worker(name).map(Json).ok_or_else(|| {
@@ -104,8 +109,7 @@ async fn show(State(handle): State<Handle>, Path(name): Path<String>) -> Answer<
 
 /// Makes a worker, or returns the one of this name.
 #[utoipa::path(post, path = "/v1/workers", tag = "foreman", request_body = CreateWorker,
-    responses((status = 200, body = Worker), (status = 409, body = Problem),
-        (status = 503, body = Problem)))]
+    responses((status = 200, body = Worker)))]
 async fn create(State(handle): State<Handle>, Json(request): Json<CreateWorker>) -> Answer<Worker> {
     let name = request.name;
     let limit = Duration::from_millis(request.wait_ms.min(MAX_WAIT_MS));
@@ -125,8 +129,7 @@ async fn create(State(handle): State<Handle>, Json(request): Json<CreateWorker>)
 /// Ends a stateless worker for good.
 #[utoipa::path(delete, path = "/v1/workers/{name}", tag = "foreman",
     params(("name" = String, Path, description = "Such as sequencer-1")),
-    responses((status = 200, body = Deleted), (status = 404, body = Problem),
-        (status = 501, body = Problem)))]
+    responses((status = 200, body = Deleted)))]
 async fn remove(State(handle): State<Handle>, Path(name): Path<String>) -> Answer<Deleted> {
     let name = parse_name(&name)?;
     handle.ask(|answer| Message::Remove(name, answer)).await?;
@@ -135,7 +138,7 @@ async fn remove(State(handle): State<Handle>, Path(name): Path<String>) -> Answe
 
 /// A worker makes itself known.
 #[utoipa::path(post, path = "/v1/workers/announce", tag = "foreman", request_body = Announcement,
-    responses((status = 200, body = Welcome), (status = 409, body = Problem)))]
+    responses((status = 200, body = Welcome)))]
 async fn announce(
     State(handle): State<Handle>,
     Json(announcement): Json<Announcement>,
@@ -145,7 +148,7 @@ async fn announce(
 
 /// The node's health: whether every log and storage that exists here has announced itself.
 #[utoipa::path(get, path = "/v1/health", tag = "foreman", params(HealthQuery),
-    responses((status = 200, body = Health), (status = 400, body = Problem)))]
+    responses((status = 200, body = Health)))]
 async fn health(State(handle): State<Handle>, Query(query): Query<HealthQuery>) -> Answer<Health> {
     let limit = query.wait.as_deref().map_or(Ok(Duration::ZERO), parse_wait)?;
     handle.wait(limit, |snapshot| snapshot.missing.is_empty()).await;

@@ -17,6 +17,21 @@ const PREFIX: &str = "/v1/keys/";
 /// `invalid_request` where neither names a key or the base64 is none, `limit_exceeded`,
 /// `system_key`.
 pub(crate) fn user_key(raw_path: &str, key_b64: Option<&str>) -> Result<Key, Failure> {
+    let key = any_key(raw_path, key_b64)?;
+    if key.is_system() {
+        return Err(Failure::new(
+            ErrorCode::SystemKey,
+            "keys from \\xff on belong to the system: use another key; only the administrator reads them",
+        ));
+    }
+    Ok(key)
+}
+
+/// The same, where the system's keys may be named too.
+///
+/// # Errors
+/// `invalid_request`, `limit_exceeded`.
+pub(crate) fn any_key(raw_path: &str, key_b64: Option<&str>) -> Result<Key, Failure> {
     let in_path = raw_path.strip_prefix(PREFIX).filter(|raw| !raw.is_empty());
     let bytes = match (in_path, key_b64) {
         (Some(_), Some(_)) => {
@@ -36,12 +51,6 @@ pub(crate) fn user_key(raw_path: &str, key_b64: Option<&str>) -> Result<Key, Fai
         }
     };
     let key = Key::from(bytes);
-    if key.is_system() {
-        return Err(Failure::new(
-            ErrorCode::SystemKey,
-            "keys from \\xff on belong to the system: use another key, or the admin endpoints",
-        ));
-    }
     if key.0.len() > KEY_LIMIT {
         return Err(over("key", key.0.len(), KEY_LIMIT));
     }

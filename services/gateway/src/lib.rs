@@ -5,6 +5,7 @@
 //! its fate is not known the answer says so (`commit_unknown_result`). It refuses keys from `\xff` on,
 //! which belong to the system.
 
+mod cluster;
 mod config;
 mod http;
 mod keys;

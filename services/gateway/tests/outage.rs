@@ -98,7 +98,7 @@ async fn nothing_is_served_and_the_status_says_why() {
         assert_eq!(problem.code, ErrorCode::NotReady, "{method} {path}: {}", problem.detail);
         assert!(problem.retryable);
     }
-    for path in ["/v1/config", "/v1/recoveries", "/v1/nodes", "/v1/processes"] {
+    for path in ["/v1/config", "/v1/recoveries", "/v1/nodes", "/v1/processes", "/v1/members"] {
         let problem = asker.problem(Method::GET, path, Bytes::new()).await;
         assert_eq!(problem.code, ErrorCode::NoQuorum, "{path}: {}", problem.detail);
     }
@@ -109,4 +109,28 @@ async fn nothing_is_served_and_the_status_says_why() {
     let status: ClusterStatus = serde_json::from_slice(status.body()).unwrap();
     assert_eq!((status.health.as_str(), status.ready), ("unavailable", false));
     assert!(!status.problems.is_empty());
+}
+
+#[tokio::test]
+async fn only_the_administrator_names_a_key_of_the_system_and_only_to_read_it() {
+    let asker = Asker::new().await;
+    for (token, method, code) in [
+        (false, Method::GET, ErrorCode::SystemKey),
+        // It is let through, and nobody is there to answer.
+        (true, Method::GET, ErrorCode::NotReady),
+        (true, Method::PUT, ErrorCode::SystemKey),
+        (true, Method::DELETE, ErrorCode::SystemKey),
+    ] {
+        let url = format!("http://{}/v1/keys/%ff/system/epoch", asker.address);
+        let mut request = Request::builder().method(method.clone()).uri(url);
+        if token {
+            // No secret is set here, so any token is the administrator's.
+            request = request.header("authorization", "Bearer any-token-at-all");
+        }
+        let mut request = request.body(Bytes::new()).unwrap();
+        request.extensions_mut().insert(TimeLimit(Duration::from_secs(20)));
+        let answer = asker.transport.clone().oneshot(request).await.unwrap();
+        let problem: Problem = serde_json::from_slice(answer.body()).unwrap();
+        assert_eq!(problem.code, code, "{method} with token: {token}");
+    }
 }

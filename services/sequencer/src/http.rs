@@ -5,8 +5,8 @@ use plinth_api::sequencer::{
     Assignment, CommitVersion, CommitVersionRequest, CommittedRequest, CommittedVersion,
     ReadVersionQuery, Status,
 };
-use plinth_api::{Nothing, Problem};
-use plinth_service::{Answer, Json, Query, Routes};
+use plinth_api::{ErrorCode, Nothing};
+use plinth_service::{Answer, FENCED, Fails as _, Json, Query, Routes};
 use plinth_telemetry::record_version;
 use tracing::Span;
 use utoipa_axum::routes;
@@ -20,16 +20,16 @@ pub(crate) fn routes() -> Routes<Handle> {
             "Plinth sequencer",
             "Hands out commit versions and knows the latest committed one.",
         )
-        .service(routes!(assign))
-        .service(routes!(commit_version))
-        .service(routes!(report))
-        .service(routes!(read_version))
-        .anyone(routes!(status))
+        .service(routes!(assign).fails(FENCED))
+        .service(routes!(commit_version).fails(FENCED).fails(&[ErrorCode::Overloaded]))
+        .service(routes!(report).fails(FENCED))
+        .service(routes!(read_version).fails(FENCED))
+        .anyone(routes!(status).fails(&[ErrorCode::NotReady]))
 }
 
 /// Takes up an epoch. A lower one, and the same one of another director, are refused.
 #[utoipa::path(put, path = "/v1/assignment", tag = "sequencer", request_body = Assignment,
-    responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Nothing)))]
 async fn assign(
     State(handle): State<Handle>,
     Json(assignment): Json<Assignment>,
@@ -40,7 +40,7 @@ async fn assign(
 
 /// Hands out the version of a batch. The same (proxy, request) always gets the same answer.
 #[utoipa::path(post, path = "/v1/commit_versions", tag = "sequencer", request_body = CommitVersionRequest,
-    responses((status = 200, body = CommitVersion), (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = CommitVersion)))]
 async fn commit_version(
     State(handle): State<Handle>,
     Json(request): Json<CommitVersionRequest>,
@@ -52,7 +52,7 @@ async fn commit_version(
 
 /// Notes a batch that every log has acknowledged, and answers the latest committed version.
 #[utoipa::path(post, path = "/v1/committed_versions", tag = "sequencer", request_body = CommittedRequest,
-    responses((status = 200, body = CommittedVersion), (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = CommittedVersion)))]
 async fn report(
     State(handle): State<Handle>,
     Json(request): Json<CommittedRequest>,
@@ -65,7 +65,7 @@ async fn report(
 /// The latest committed version. It may only be read at once every log of the epoch has confirmed,
 /// after the asking began, that it still serves the epoch.
 #[utoipa::path(get, path = "/v1/read_version", tag = "sequencer", params(ReadVersionQuery),
-    responses((status = 200, body = CommittedVersion), (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = CommittedVersion)))]
 async fn read_version(
     State(handle): State<Handle>,
     Query(query): Query<ReadVersionQuery>,

@@ -5,8 +5,8 @@ use plinth_api::log::{KeepRequest, Kept};
 use plinth_api::storage::{
     Assignment, ReadAnswer, ReadRequest, ShardConfig, ShardConfigQuery, Status,
 };
-use plinth_api::{ErrorCode, Nothing, Problem};
-use plinth_service::{Answer, Failure, Json, Query, Routes};
+use plinth_api::{ErrorCode, Nothing};
+use plinth_service::{Answer, FENCED, Fails as _, Failure, Json, Query, Routes, STORED};
 use tokio::sync::{mpsc, oneshot};
 use utoipa_axum::routes;
 
@@ -25,19 +25,34 @@ impl Handle {
     }
 }
 
+/// How a read may fail, beside a wrong epoch and the disk.
+const READ: &[ErrorCode] = &[
+    ErrorCode::FutureVersion,
+    ErrorCode::TransactionTooOld,
+    ErrorCode::WrongShard,
+    ErrorCode::LimitExceeded,
+    ErrorCode::Overloaded,
+];
+
 /// The endpoints and who may call them.
 pub(crate) fn routes() -> Routes<Handle> {
     Routes::new()
-        .service(routes!(assign))
-        .service(routes!(read))
-        .service(routes!(shard_config))
-        .service(routes!(keep, kept))
-        .anyone(routes!(status))
+        .describe("Plinth storage", "Applies the logs, and serves reads at a version.")
+        .service(routes!(assign).fails(FENCED).fails(STORED))
+        .service(routes!(read).fails(FENCED).fails(STORED).fails(READ))
+        .service(routes!(shard_config).fails(STORED).fails(&[
+            ErrorCode::NotReady,
+            ErrorCode::FutureVersion,
+            ErrorCode::Overloaded,
+        ]))
+        .service(routes!(keep).fails(FENCED).fails(STORED))
+        .service(routes!(kept).fails(STORED).fails(&[ErrorCode::NotReady]))
+        .anyone(routes!(status).fails(&[ErrorCode::NotReady, ErrorCode::Damaged]))
 }
 
 /// Takes up an epoch. A lower one, and the same one of another director, are refused.
 #[utoipa::path(put, path = "/v1/assignment", tag = "storage", request_body = Assignment,
-    responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Nothing)))]
 async fn assign(
     State(handle): State<Handle>,
     Json(assignment): Json<Assignment>,
@@ -47,8 +62,7 @@ async fn assign(
 
 /// Reads keys and ranges at one version. It waits shortly for a version that has not arrived.
 #[utoipa::path(post, path = "/v1/reads", tag = "storage", request_body = ReadRequest,
-    responses((status = 200, body = ReadAnswer), (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = ReadAnswer)))]
 async fn read(
     State(handle): State<Handle>,
     Json(request): Json<ReadRequest>,
@@ -59,7 +73,7 @@ async fn read(
 /// The configuration as the system shard holds it on disk, assigned or not. It can wait until a
 /// version is durable.
 #[utoipa::path(get, path = "/v1/shard_config", tag = "storage", params(ShardConfigQuery),
-    responses((status = 200, body = ShardConfig), (status = 503, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = ShardConfig)))]
 async fn shard_config(
     State(handle): State<Handle>,
     Query(query): Query<ShardConfigQuery>,
@@ -69,7 +83,7 @@ async fn shard_config(
 
 /// Keeps a configuration durably. An older one than is kept already is refused.
 #[utoipa::path(put, path = "/v1/system_config", tag = "storage", request_body = KeepRequest,
-    responses((status = 200, body = Nothing), (status = 409, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Nothing)))]
 async fn keep(State(handle): State<Handle>, Json(request): Json<KeepRequest>) -> Answer<Nothing> {
     handle.ask(|reply| Command::Keep(Box::new(request), reply)).await
 }

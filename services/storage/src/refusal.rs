@@ -95,10 +95,9 @@ impl Refusal {
             Refusal::TooMuch { .. } | Refusal::TooLarge(_) => ErrorCode::LimitExceeded,
             Refusal::Waiting(_) => ErrorCode::Overloaded,
             Refusal::Store(StoreError::Full { .. }) => ErrorCode::DiskFull,
-            Refusal::Store(StoreError::Corrupt { .. }) => ErrorCode::Damaged,
-            Refusal::Store(StoreError::Io { .. } | StoreError::Locked { .. }) => {
-                ErrorCode::Internal
-            }
+            Refusal::Store(
+                StoreError::Corrupt { .. } | StoreError::Io { .. } | StoreError::Locked { .. },
+            ) => ErrorCode::Damaged,
             Refusal::Starting(_) => ErrorCode::NotReady,
         }
     }

@@ -11,6 +11,7 @@ use crate::ballots;
 #[utoipa::path(
     get,
     path = "/v1/bootstrap",
+    operation_id = "bootstrap",
     tag = "founding",
     summary = "What this coordinator's Raft store holds",
     responses((status = 200, body = BootstrapReport))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use plinth_api::coordinator::{JOIN, JoinRequest, MEMBERS, Members};
-use plinth_api::{ErrorCode, Nothing, Problem};
+use plinth_api::{ErrorCode, Nothing};
 use plinth_service::{Answer, Failure, Json};
 use plinth_types::GroupId;
 use tokio::time::timeout;
@@ -32,7 +32,7 @@ fn group_of(node: &Node, id: GroupId, to: u64) -> Result<Group, Failure> {
     tag = "raft",
     summary = "Appends entries, or tells that the leader lives",
     request_body = serde_json::Value,
-    responses((status = 200, body = serde_json::Value), (status = 409, description = "wrong_group", body = Problem))
+    responses((status = 200, body = serde_json::Value))
 )]
 pub(super) async fn append(
     State(node): State<Shared>,
@@ -49,7 +49,7 @@ pub(super) async fn append(
     tag = "raft",
     summary = "Asks for a vote",
     request_body = serde_json::Value,
-    responses((status = 200, body = serde_json::Value), (status = 409, description = "wrong_group", body = Problem))
+    responses((status = 200, body = serde_json::Value))
 )]
 pub(super) async fn vote(
     State(node): State<Shared>,
@@ -66,7 +66,7 @@ pub(super) async fn vote(
     tag = "raft",
     summary = "Sends a piece of a snapshot",
     request_body = serde_json::Value,
-    responses((status = 200, body = serde_json::Value), (status = 409, description = "wrong_group", body = Problem))
+    responses((status = 200, body = serde_json::Value))
 )]
 pub(super) async fn snapshot(
     State(node): State<Shared>,
@@ -82,7 +82,7 @@ pub(super) async fn snapshot(
     path = "/v1/members",
     tag = "raft",
     summary = "The members of the coordinators' group",
-    responses((status = 200, body = Members), (status = 503, description = "no_quorum", body = Problem))
+    responses((status = 200, body = Members))
 )]
 pub(super) async fn members(
     State(node): State<Shared>,
@@ -107,7 +107,7 @@ pub(super) async fn members(
     tag = "raft",
     summary = "A coordinator that has lost its votes joins under a new identity",
     request_body = JoinRequest,
-    responses((status = 200, body = Nothing), (status = 409, description = "wrong_group", body = Problem))
+    responses((status = 200, body = Nothing))
 )]
 pub(super) async fn join(
     State(node): State<Shared>,

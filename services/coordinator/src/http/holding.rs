@@ -4,7 +4,7 @@ use axum::extract::State;
 use plinth_api::coordinator::{
     FAREWELL, Farewell, HOLDING, Holding, READY, RECORD, ReadyRequest, RecordRequest,
 };
-use plinth_api::{ErrorCode, Nothing, Problem};
+use plinth_api::{ErrorCode, Nothing};
 use plinth_service::{Failure, Json};
 use plinth_system_config::Coordinator;
 
@@ -43,7 +43,7 @@ pub(super) async fn read_holding(node: &Node, group: &Group) -> Result<Holding, 
     path = "/v1/holding",
     tag = "holding",
     summary = "What the coordinators hold, read linearizably",
-    responses((status = 200, body = Holding), (status = 503, description = "no_quorum", body = Problem))
+    responses((status = 200, body = Holding))
 )]
 pub(super) async fn holding(
     State(node): State<Shared>,
@@ -67,7 +67,7 @@ pub(super) async fn holding(
     tag = "holding",
     summary = "Compare-and-set of the layout",
     request_body = RecordRequest,
-    responses((status = 200, body = Nothing), (status = 409, description = "superseded", body = Problem))
+    responses((status = 200, body = Nothing))
 )]
 pub(super) async fn record(
     State(node): State<Shared>,
@@ -93,7 +93,7 @@ pub(super) async fn record(
     tag = "holding",
     summary = "An epoch has become ready",
     request_body = ReadyRequest,
-    responses((status = 200, body = Nothing), (status = 409, description = "superseded", body = Problem))
+    responses((status = 200, body = Nothing))
 )]
 pub(super) async fn ready(
     State(node): State<Shared>,
@@ -119,7 +119,7 @@ pub(super) async fn ready(
     tag = "holding",
     summary = "A director tells why it exits",
     request_body = Farewell,
-    responses((status = 200, body = Nothing), (status = 503, description = "no_quorum", body = Problem))
+    responses((status = 200, body = Nothing))
 )]
 pub(super) async fn farewell(
     State(node): State<Shared>,

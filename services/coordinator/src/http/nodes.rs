@@ -48,6 +48,7 @@ pub(super) async fn nodes(
 #[utoipa::path(
     post,
     path = "/v1/nodes",
+    operation_id = "report_node",
     tag = "nodes",
     summary = "A foreman registers its node, and renews",
     request_body = NodeReport,

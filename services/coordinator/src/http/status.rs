@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::response::Response;
+use http::HeaderMap;
 use plinth_api::coordinator::{
     BEGIN_RECOVERY, BeginRecovery, Begun, HOLDING, RECOVERIES, Recoveries, STATUS, Status,
 };
-use plinth_api::{ErrorCode, Nothing, Problem};
-use plinth_service::{Failure, Json};
+use plinth_api::{ErrorCode, Nothing};
+use plinth_service::{Failure, Json, tagged};
 use plinth_system_config::{Layout, Recorded, SystemConfig};
 use plinth_types::ServiceRef;
 
@@ -17,11 +19,13 @@ use crate::node::{Event, Group, Node, Place, View};
 
 /// The phase that a ready epoch is in, where no director has told another.
 const READY_PHASE: &str = "accepting_commits";
+/// The longest reason to begin an epoch, in characters.
+const REASON_LIMIT: usize = 512;
 /// How long a status waits for the leader's, which knows the phase.
 const LEADER_LIMIT: Duration = Duration::from_millis(500);
 
 /// What this coordinator knows by itself. It answers whatever is broken.
-fn own_status(node: &Node, group: Option<&Group>) -> Status {
+pub(super) fn own_status(node: &Node, group: Option<&Group>) -> Status {
     let bootstrap = node.bootstrap.borrow().clone();
     let service = node.context.service().clone();
     let Some(group) = group else {
@@ -131,14 +135,16 @@ async fn recorded(node: &Node, passed_on: bool) -> Result<(ServiceRef, Recorded)
     path = "/v1/config",
     tag = "status",
     summary = "The recorded configuration",
-    responses((status = 200, body = SystemConfig<ServiceRef>), (status = 503, description = "no_quorum or not_ready", body = Problem))
+    responses((status = 200, body = SystemConfig<ServiceRef>), (status = 304, description = "It is the one of If-None-Match"))
 )]
 pub(super) async fn config(
     State(node): State<Shared>,
     PassedOn(passed_on): PassedOn,
-) -> Served<SystemConfig<ServiceRef>> {
+    asked: HeaderMap,
+) -> Result<Response, Failure> {
     let (by, recorded) = recorded(&node, passed_on).await?;
-    Ok(served(&by, recorded.config))
+    let tag = recorded.config.config_version;
+    Ok(tagged(&asked, &tag, served(&by, recorded.config)))
 }
 
 /// `GET /v1/layout`.
@@ -147,7 +153,7 @@ pub(super) async fn config(
     path = "/v1/layout",
     tag = "status",
     summary = "The recorded layout",
-    responses((status = 200, body = Layout<ServiceRef>), (status = 503, description = "no_quorum or not_ready", body = Problem))
+    responses((status = 200, body = Layout<ServiceRef>))
 )]
 pub(super) async fn layout(
     State(node): State<Shared>,
@@ -163,7 +169,7 @@ pub(super) async fn layout(
     path = "/v1/recoveries",
     tag = "status",
     summary = "The last recoveries, newest first",
-    responses((status = 200, body = Recoveries), (status = 503, description = "no_quorum", body = Problem))
+    responses((status = 200, body = Recoveries))
 )]
 pub(super) async fn recoveries(
     State(node): State<Shared>,
@@ -188,13 +194,18 @@ pub(super) async fn recoveries(
     tag = "status",
     summary = "Begins a new epoch",
     request_body = BeginRecovery,
-    responses((status = 200, body = Begun), (status = 503, description = "no_quorum", body = Problem))
+    responses((status = 200, body = Begun))
 )]
 pub(super) async fn begin_recovery(
     State(node): State<Shared>,
     PassedOn(passed_on): PassedOn,
     Json(request): Json<BeginRecovery>,
 ) -> Served<Begun> {
+    let length = request.reason.chars().count();
+    if !(1..=REASON_LIMIT).contains(&length) {
+        let detail = format!("reason: say why in 1 to {REASON_LIMIT} characters, not {length}");
+        return Err(Failure::new(ErrorCode::InvalidRequest, detail).with("field", "reason"));
+    }
     match node.place(passed_on)? {
         Place::Here(group) => {
             let superseded = node.read(&group).await?.epoch;

@@ -312,9 +312,11 @@ impl World {
         match (who.kind(), method.as_str(), path) {
             (_, "GET", "/v1/info") => Ok(json(&Info {
                 service: who.clone(),
+                node: who.node.clone(),
                 pid: self.processes[who].pid.clone(),
                 epoch: self.epochs[who],
                 version: None,
+                release: String::new(),
                 uptime_ms: 1,
             })),
             (ServiceKind::Coordinator, ..) => self.coordinator(who, method, path, body),

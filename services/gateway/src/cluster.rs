@@ -1,0 +1,263 @@
+//! The state of the cluster, and what the administrator may do about it: asked of the coordinators
+//! and the director, and passed on.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use http::HeaderMap;
+use plinth_api::coordinator::{
+    BeginRecovery, Begun, ClusterHealth, Members, Nodes, Processes, Recoveries,
+};
+use plinth_api::director::LiveLayout;
+use plinth_api::gateway::ClusterStatus;
+use plinth_api::{
+    Answered, CallError, Endpoint, ErrorCode, HEADER_SERVED_BY, Nothing, Target, coordinator,
+    director,
+};
+use plinth_service::{Answer, Fails as _, Failure, Json, LED, Routes, tagged};
+use plinth_system_config::{RecoveryPhase, SystemConfig};
+use plinth_types::{Epoch, ServiceRef};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::interval;
+use utoipa_axum::routes;
+
+use crate::http::Gateway;
+
+/// How long a coordinator or director may take for a question about the cluster.
+const ASK: Duration = Duration::from_millis(700);
+/// How long a coordinator is waited for before the next one is asked as well.
+const STAGGER: Duration = Duration::from_millis(100);
+/// How long the coordinators may take for an order.
+const ORDER: Duration = Duration::from_secs(2);
+
+pub(crate) fn routes() -> Routes<Gateway> {
+    Routes::new()
+        .anyone(routes!(status))
+        .anyone(routes!(health))
+        .anyone(routes!(config).fails(LED))
+        .anyone(routes!(layout).fails(&[ErrorCode::NotReady]))
+        .anyone(routes!(recoveries).fails(LED))
+        .administrator(routes!(begin_recovery).fails(LED).fails(&[ErrorCode::Overloaded]))
+        .anyone(routes!(nodes).fails(LED))
+        .anyone(routes!(processes).fails(LED))
+        .anyone(routes!(members).fails(LED))
+}
+
+/// An answer that another service gave, with its name.
+fn served<T: Serialize>(answer: Answered<T>) -> Response {
+    let mut response = Json(answer.body).into_response();
+    if let Some(by) = answer.served_by {
+        response.headers_mut().insert(HEADER_SERVED_BY, by);
+    }
+    response
+}
+
+/// Whether another coordinator may know better than the one that answers this.
+fn goes_on(error: &CallError) -> bool {
+    match error.code() {
+        Some(code) => matches!(
+            code,
+            ErrorCode::NoQuorum | ErrorCode::PeerUnavailable | ErrorCode::DeadlineExceeded
+        ),
+        None => true,
+    }
+}
+
+fn no_answer(error: &CallError) -> Failure {
+    let detail = format!("no coordinator answers (the last one: {error}); try again");
+    Failure::new(ErrorCode::NoQuorum, detail)
+}
+
+impl Gateway {
+    /// The first answer of a coordinator; one that is not the leader forwards. One that is slow is
+    /// not waited for: the next is asked beside it.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        endpoint: &Endpoint<Nothing, T>,
+    ) -> Result<Answered<T>, Failure> {
+        let mut last = Failure::new(ErrorCode::NoQuorum, "no coordinator is known");
+        let peers = self.0.context.peers();
+        let mut left = self.0.config.coordinators.iter();
+        let mut asked = FuturesUnordered::new();
+        let mut ticks = interval(STAGGER);
+        loop {
+            if asked.is_empty() {
+                ticks.reset_immediately();
+            }
+            tokio::select! {
+                biased;
+                Some(answer) = asked.next() => match answer {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) if goes_on(&error) => last = no_answer(&error),
+                    Err(error) => return Err(error.into()),
+                },
+                _ = ticks.tick() => match left.next() {
+                    Some(target) => asked.push(peers.answered(target, endpoint, &Nothing {}, ASK)),
+                    None if asked.is_empty() => return Err(last),
+                    None => {}
+                },
+            }
+        }
+    }
+
+    /// Gives an order to the first coordinator that can take it, and to no other one once it may
+    /// have had an effect.
+    async fn order<Req: Serialize, T: DeserializeOwned>(
+        &self,
+        endpoint: &Endpoint<Req, T>,
+        request: &Req,
+    ) -> Result<Answered<T>, Failure> {
+        let mut last = Failure::new(ErrorCode::NoQuorum, "no coordinator is known");
+        for target in &self.0.config.coordinators {
+            match self.0.context.peers().answered(target, endpoint, request, ORDER).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if goes_on(&error) && error.had_no_effect() => last = no_answer(&error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(last)
+    }
+
+    /// The live layout: as the appointed director tells it, else as it was last followed.
+    async fn live(&self) -> Result<LiveLayout, Failure> {
+        let followed = || self.0.database.topology().map(|topology| topology.live.clone());
+        let told = match self.ask(&coordinator::STATUS).await.map(|answer| answer.body) {
+            Ok(coordinator::Status { director: Some(appointed), .. }) => {
+                let target = Target::from(&appointed.pid);
+                let query = director::LayoutQuery::default();
+                let peers = self.0.context.peers();
+                peers.call(&target, &director::LAYOUT, &query, None, ASK).await.ok()
+            }
+            Ok(_) | Err(_) => None,
+        };
+        told.or_else(followed).ok_or_else(|| {
+            Failure::new(
+                ErrorCode::NotReady,
+                "no director tells the layout yet; /v1/status says what is in the way",
+            )
+        })
+    }
+}
+
+/// The cluster in one look. It answers during outages too.
+#[utoipa::path(get, path = "/v1/status", tag = "cluster", responses((status = 200, body = ClusterStatus)))]
+async fn status(State(gateway): State<Gateway>) -> Answer<ClusterStatus> {
+    let mut problems = Vec::new();
+    let coordinator = match gateway.ask(&coordinator::STATUS).await {
+        Ok(answer) => Some(answer.body),
+        Err(Failure(problem)) => {
+            problems.push(problem.detail);
+            None
+        }
+    };
+    let appointed = coordinator.as_ref().and_then(|status| status.director.as_ref());
+    let director = match appointed {
+        None => None,
+        Some(appointed) => {
+            let target = Target::from(&appointed.pid);
+            let peers = gateway.0.context.peers();
+            match peers.call(&target, &director::STATUS, &Nothing {}, None, ASK).await {
+                Ok(status) => Some(status),
+                Err(error) => {
+                    problems.push(format!("the director does not answer: {error}"));
+                    None
+                }
+            }
+        }
+    };
+    let phase = match (&director, &coordinator) {
+        (Some(director), _) => director.phase.clone(),
+        (None, Some(coordinator)) => coordinator.phase.clone(),
+        (None, None) => "unknown".to_owned(),
+    };
+    problems.extend(director.as_ref().and_then(|director| director.stalled.clone()));
+    problems.extend(coordinator.as_ref().and_then(|coordinator| coordinator.problem.clone()));
+    // The coordinators know an epoch as ready just before its proxies open; clients go by the latter.
+    let accepting = director
+        .as_ref()
+        .is_some_and(|status| status.phase.parse().is_ok_and(RecoveryPhase::is_ready));
+    let ready = accepting && coordinator.as_ref().is_some_and(|status| status.ready);
+    let health = match (ready, &coordinator) {
+        (true, _) => "ready",
+        (false, Some(_)) => "recovering",
+        (false, None) => "unavailable",
+    };
+    let epoch = coordinator.as_ref().map_or(Epoch::ZERO, |status| status.epoch);
+    let health = health.to_owned();
+    Ok(Json(ClusterStatus { health, epoch, phase, ready, problems, coordinator, director }))
+}
+
+/// The configuration as the coordinators hold it, with its number as ETag.
+#[utoipa::path(
+    get, path = "/v1/config", tag = "cluster",
+    responses(
+        (status = 200, body = SystemConfig<ServiceRef>),
+        (status = 304, description = "It is the one of If-None-Match"),
+    )
+)]
+async fn config(State(gateway): State<Gateway>, asked: HeaderMap) -> Result<Response, Failure> {
+    let answer = gateway.ask(&coordinator::CONFIG).await?;
+    let tag = answer.body.config_version;
+    Ok(tagged(&asked, &tag, served(answer)))
+}
+
+/// Who does what now, with processes.
+#[utoipa::path(get, path = "/v1/layout", tag = "cluster", responses((status = 200, body = LiveLayout)))]
+async fn layout(State(gateway): State<Gateway>) -> Answer<LiveLayout> {
+    gateway.live().await.map(Json)
+}
+
+/// The recoveries, newest first.
+#[utoipa::path(get, path = "/v1/recoveries", tag = "cluster", responses((status = 200, body = Recoveries)))]
+async fn recoveries(State(gateway): State<Gateway>) -> Result<Response, Failure> {
+    gateway.ask(&coordinator::RECOVERIES).await.map(served)
+}
+
+/// Begins a new epoch. The answer comes before its recovery is over: `/v1/status` shows it.
+#[utoipa::path(
+    post, path = "/v1/recoveries", tag = "cluster", request_body = BeginRecovery,
+    responses((status = 200, body = Begun))
+)]
+async fn begin_recovery(
+    State(gateway): State<Gateway>,
+    Json(request): Json<BeginRecovery>,
+) -> Result<Response, Failure> {
+    gateway.order(&coordinator::BEGIN_RECOVERY, &request).await.map(served)
+}
+
+/// The nodes and their workers.
+#[utoipa::path(get, path = "/v1/nodes", tag = "cluster", responses((status = 200, body = Nodes)))]
+async fn nodes(State(gateway): State<Gateway>) -> Result<Response, Failure> {
+    gateway.ask(&coordinator::NODES).await.map(served)
+}
+
+/// The processes of the cluster, each with its role.
+#[utoipa::path(get, path = "/v1/processes", tag = "cluster", responses((status = 200, body = Processes)))]
+async fn processes(State(gateway): State<Gateway>) -> Result<Response, Failure> {
+    gateway.ask(&coordinator::PROCESSES).await.map(served)
+}
+
+/// The members of the coordinators' group.
+#[utoipa::path(get, path = "/v1/members", tag = "cluster", responses((status = 200, body = Members)))]
+async fn members(State(gateway): State<Gateway>) -> Result<Response, Failure> {
+    gateway.ask(&coordinator::MEMBERS).await.map(served)
+}
+
+/// How many nodes may still be lost, and what is wrong. It answers during outages too.
+#[utoipa::path(get, path = "/v1/cluster/health", tag = "cluster", responses((status = 200, body = ClusterHealth)))]
+async fn health(State(gateway): State<Gateway>) -> Response {
+    match gateway.ask(&coordinator::HEALTH).await {
+        Ok(answer) => served(answer),
+        Err(Failure(problem)) => Json(ClusterHealth {
+            healthy: false,
+            may_lose_for_data: None,
+            may_lose_for_availability: None,
+            reasons: vec![problem.detail],
+        })
+        .into_response(),
+    }
+}
