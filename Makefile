@@ -40,6 +40,7 @@ check: setup
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 	cargo xtask deps
 	cargo xtask openapi --check
+	cargo xtask tidy
 
 fix: setup
 	cargo fmt --all

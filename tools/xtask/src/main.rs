@@ -4,6 +4,9 @@
 //!   ARCHITECTURE.md says.
 //! - `cargo xtask openapi` writes each service's OpenAPI document into `openapi/`;
 //!   `cargo xtask openapi --check` only compares.
+//! - `cargo xtask tidy` checks the house rules that no compiler checks.
+
+mod tidy;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,8 +21,9 @@ fn main() -> ExitCode {
         "deps" => dependencies(),
         "openapi" if std::env::args().any(|argument| argument == "--check") => openapi(true),
         "openapi" => openapi(false),
+        "tidy" => tidy::tidy(),
         _ => {
-            eprintln!("usage: cargo xtask deps | openapi [--check]");
+            eprintln!("usage: cargo xtask deps | openapi [--check] | tidy");
             return ExitCode::from(2);
         }
     };
@@ -92,7 +96,7 @@ fn dependencies() -> anyhow::Result<()> {
 }
 
 /// Every service's document, as it stands in `openapi/`.
-fn documents() -> anyhow::Result<BTreeMap<&'static str, String>> {
+fn documents() -> BTreeMap<&'static str, String> {
     [
         ("coordinator", plinth_coordinator::openapi()),
         ("director", plinth_director::openapi()),
@@ -105,14 +109,14 @@ fn documents() -> anyhow::Result<BTreeMap<&'static str, String>> {
         ("gateway", plinth_gateway::openapi()),
     ]
     .into_iter()
-    .map(|(service, document)| Ok((service, serde_json::to_string_pretty(&document)? + "\n")))
+    .map(|(service, document)| (service, plinth_service::document_text(&document)))
     .collect()
 }
 
 fn openapi(check: bool) -> anyhow::Result<()> {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../openapi");
     let mut stale = Vec::new();
-    for (service, document) in documents()? {
+    for (service, document) in documents() {
         let path = directory.join(format!("{service}.json"));
         if check {
             let committed = std::fs::read_to_string(&path).unwrap_or_default();
