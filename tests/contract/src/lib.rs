@@ -6,7 +6,7 @@
 //! the day it is written.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,7 +142,7 @@ impl Services {
             running.push((kind, format!("http://{}", host.context().pid().address)));
             let home = directory.path().join(kind.to_string());
             std::fs::create_dir_all(&home)?;
-            let served = serve(kind, host, &home, &service, disk.clone());
+            let served = serve(kind, host, home, service, disk.clone());
             drop(scope.spawn("service", served));
         }
         Ok(Services { running, _guard: guard, _directory: directory })
@@ -157,14 +157,13 @@ impl Services {
 async fn serve(
     kind: ServiceKind,
     host: Host,
-    home: &Path,
-    service: &ServiceRef,
+    directory: PathBuf,
+    service: ServiceRef,
     disk: SimulatedDisk,
 ) {
     // Nobody answers there.
     let nobody = || vec![Target::address("127.0.0.1:1")];
     let disk = Arc::new(disk);
-    let directory = home.to_owned();
     let exit = match kind {
         ServiceKind::Coordinator => {
             let names = (1..=3).map(|number| format!("coordinator-1@node-{number}"));
