@@ -10,7 +10,7 @@ use plinth_api::foreman::{
 };
 use plinth_api::{ErrorCode, Nothing, Problem};
 use plinth_service::{Answer, Fails as _, Failure, Json, Query, Routes};
-use plinth_types::ServiceName;
+use plinth_types::{ServiceKind, ServiceName};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use utoipa_axum::routes;
@@ -87,7 +87,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// The node's workers.
-#[utoipa::path(get, path = "/v1/workers", tag = "foreman", params(WorkersQuery),
+#[utoipa::path(get, path = "/v1/workers", tag = "foreman", params(("kind" = inline(Option<ServiceKind>), Query, description = "Only of this kind")),
     responses((status = 200, body = Workers)))]
 async fn list(State(handle): State<Handle>, Query(query): Query<WorkersQuery>) -> Answer<Workers> {
     let workers = handle.snapshot.borrow().report.workers.clone();
