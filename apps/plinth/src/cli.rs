@@ -57,6 +57,8 @@ pub enum Command {
     Config(AskArgs),
     /// Shows who does what
     Layout(AskArgs),
+    /// Loads a cluster and measures how it does
+    Bench(BenchArgs),
 }
 
 /// How logs are written.
@@ -207,6 +209,9 @@ pub struct UpArgs {
     /// The trace store's port; by default 16686, or the next free one
     #[arg(long, value_name = "PORT", conflicts_with = "otlp", value_parser = clap::value_parser!(u16).range(1..))]
     pub jaeger_port: Option<u16>,
+    /// Run no trace store
+    #[arg(long, conflicts_with_all = ["otlp", "jaeger_port"])]
+    pub no_jaeger: bool,
     /// How long the cluster may take to become ready, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub ready_timeout: u64,
@@ -216,6 +221,87 @@ pub struct UpArgs {
     /// Set by `--detach` for the process that stays
     #[arg(long, hide = true)]
     pub background: bool,
+}
+
+/// The flags of `plinth bench`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// Where to send, separated by commas; connections are spread over them in turn
+    #[arg(
+        long,
+        value_name = "URLS",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:4000",
+        env = "PLINTH_URL"
+    )]
+    pub url: Vec<String>,
+    /// What answers there
+    #[arg(long, value_enum, default_value_t)]
+    pub target: BenchTarget,
+    /// Connections; one carries one request at a time
+    #[arg(long, default_value_t = 64)]
+    pub connections: usize,
+    /// How long to measure, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub duration: f64,
+    /// How long to send before measuring, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    pub warm_up: f64,
+    /// Open loop: requests a second that are due whether answers come or not, latency counted from
+    /// then. Without it a closed loop: each connection sends as soon as it has its answer
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Option<f64>,
+    /// The share of linearizable reads of one key, in proportion to the other two
+    #[arg(long, value_name = "WEIGHT", default_value_t = 1)]
+    pub get: u32,
+    /// The share of writes of one key
+    #[arg(long, value_name = "WEIGHT", default_value_t = 1)]
+    pub put: u32,
+    /// The share of transactions: write one key if it has the value that is expected
+    #[arg(long, value_name = "WEIGHT", default_value_t = 0)]
+    pub transaction: u32,
+    /// How many keys there are
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub keys: u64,
+    /// Write every key once before anything else, so that reads find them
+    #[arg(long)]
+    pub fill: bool,
+    /// The size of a value in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    pub value_size: usize,
+    /// Choose keys by Zipf's law with this exponent, such as 0.99, and not uniformly
+    #[arg(long, value_name = "EXPONENT")]
+    pub zipf: Option<f64>,
+    /// How long a request may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub timeout: f64,
+    /// The same seed draws the same operations and keys
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Processes of the servers on this machine, separated by commas, to measure their processor time
+    #[arg(long, value_name = "PIDS", value_delimiter = ',')]
+    pub server_pids: Vec<u32>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `plinth bench` loads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum BenchTarget {
+    /// A gateway of Plinth's
+    #[default]
+    Plinth,
+    /// etcd's HTTP/JSON gateway, version 3
+    Etcd,
+}
+
+/// A time in seconds, up to a day.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds from 0 to 86400".to_owned()),
+    }
 }
 
 /// The flags of `plinth down`.

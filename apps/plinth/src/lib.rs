@@ -1,6 +1,7 @@
 //! The executable as a library: the roster of services, the ways to run them (a process each, or
 //! tasks of one), and the operator's commands. The only crate that sees all services.
 
+mod bench;
 pub mod cli;
 pub mod cluster_file;
 mod dev;
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => operator::ask(args, "/v1/status"),
         Command::Config(args) => operator::ask(args, "/v1/config"),
         Command::Layout(args) => operator::ask(args, "/v1/layout"),
+        Command::Bench(args) => bench::bench(args),
     }
 }
 

@@ -91,7 +91,7 @@ pub(crate) struct Prepared {
 /// # Errors
 /// What is wrong with the flags or the directory, and what to do.
 pub(crate) fn for_up(args: &UpArgs, runtime: &Runtime) -> anyhow::Result<Prepared> {
-    let jaeger = args.telemetry.otlp.is_none().then_some(args.jaeger_port);
+    let jaeger = (args.telemetry.otlp.is_none() && !args.no_jaeger).then_some(args.jaeger_port);
     prepare(&args.data_dir, args.nodes, args.gateway_port, jaeger, runtime)
 }
 
