@@ -1,7 +1,7 @@
 # The commands of this project. `make test` and `make up` do their own set-up on Debian.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-test up down test test-compose check fix
+.PHONY: help setup setup-test up down test test-compose check fix bench profile
 
 help:
 	@echo 'make up      set up, build, start a three-node cluster in data/, print what to curl; make down stops it'
@@ -9,6 +9,8 @@ help:
 	@echo 'make test-compose   run compose.yaml on the local Docker engine and test it; make test does not'
 	@echo 'make check   formatting, lints, docs, dependency directions; changes no file'
 	@echo 'make fix     what can be mended by itself'
+	@echo 'make bench   compare with etcd on this machine; BENCH_QUICK=1 for a short run; see docs/performance.md'
+	@echo 'make profile where the processor time of a loaded cluster goes'
 
 setup:
 	@tools/setup
@@ -45,3 +47,9 @@ check: setup
 fix: setup
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+bench: setup
+	tools/bench/run
+
+profile: setup
+	tools/bench/profile

@@ -66,6 +66,8 @@ fn allowed(krate: &str) -> Option<&'static [&'static str]> {
             "plinth-service",
             "plinth-telemetry",
         ],
+        "plinth-load" => &["plinth-runtime"],
+        "plinth-bench" => &["plinth-types", "plinth-api", "plinth-runtime", "plinth-load"],
         "plinth" | "xtask" => return None,
         test if test.starts_with("plinth-test-") => return None,
         _service => ALL_LIBRARIES,
