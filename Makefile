@@ -1,12 +1,13 @@
 # The commands of this project. `make test` and `make up` do their own set-up on Debian.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-test up down test test-compose check fix bench profile
+.PHONY: help setup setup-test up down test test-compose sim check fix bench profile
 
 help:
 	@echo 'make up      set up, build, start a three-node cluster in data/, print what to curl; make down stops it'
 	@echo 'make test    set up, build, run every test'
 	@echo 'make test-compose   run compose.yaml on the local Docker engine and test it; make test does not'
+	@echo 'make sim     simulate the cluster under faults: SEEDS=1000 of them from FIRST=1 on'
 	@echo 'make check   formatting, lints, docs, dependency directions; changes no file'
 	@echo 'make fix     what can be mended by itself'
 	@echo 'make bench   compare with etcd on this machine; BENCH_QUICK=1 for a short run; see docs/performance.md'
@@ -35,6 +36,11 @@ test-compose: setup
 	cargo build --workspace --all-targets
 	cargo nextest run --workspace --run-ignored only --no-capture \
 	  --filterset 'package(plinth-test-compose)'
+
+SEEDS ?= 1000
+FIRST ?= 1
+sim: setup
+	cargo xtask sim --seeds $(SEEDS) --first $(FIRST)
 
 check: setup
 	cargo fmt --all --check

@@ -55,6 +55,11 @@ impl Faults {
         });
     }
 
+    /// Switches a point off at one host, whatever holds for the others.
+    pub fn switch_off_at(&self, host: &str, point: &str) {
+        self.change(point, |point| _ = point.hosts.remove(host));
+    }
+
     /// How often a point has fired: a test of a fault shows by it that the fault took place.
     #[must_use]
     pub fn fired(&self, point: &str) -> u64 {

@@ -25,6 +25,7 @@ use plinth_runtime::{Random, Runtime};
 use plinth_store::{DiskDelays, SimulatedDisk};
 
 pub use faults::{Faults, When};
+pub use network::{DROP_REPLY, MUTE};
 pub use trace::{Trace, TraceHash};
 
 use network::SimulatedNetwork;
@@ -117,7 +118,7 @@ impl Simulation {
         Runtime::new(
             self.random(process),
             Arc::new(HostClock::new(BEGINNING_UNIX_MS)),
-            Arc::new(SimulatedNetwork::new(host, self.trace.clone())),
+            Arc::new(SimulatedNetwork::new(host, self.faults.at(process), self.trace.clone())),
             self.faults.at(process),
         )
     }

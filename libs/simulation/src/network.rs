@@ -3,25 +3,33 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use plinth_runtime::{Accept, Listener, Network, Stream};
+use plinth_runtime::{Accept, Faults, Listener, Network, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
 use crate::trace::Trace;
 
-/// The network as one host sees it.
+/// The fault point of answers that are lost: at a process where it fires, a connection ends just as
+/// something is to be written to who made it.
+pub const DROP_REPLY: &str = "network.drop_reply";
+/// The fault point of a process that accepts connections, reads, and never answers.
+pub const MUTE: &str = "network.mute";
+
+/// The network as one process of a host sees it.
 pub(crate) struct SimulatedNetwork {
     host: String,
+    faults: Arc<dyn Faults>,
     trace: Trace,
 }
 
 impl SimulatedNetwork {
-    pub(crate) fn new(host: &str, trace: Trace) -> Self {
-        SimulatedNetwork { host: host.to_owned(), trace }
+    pub(crate) fn new(host: &str, faults: Arc<dyn Faults>, trace: Trace) -> Self {
+        SimulatedNetwork { host: host.to_owned(), faults, trace }
     }
 
     /// The address to bind and, if that is not what was asked for, the one that was: turmoil binds a
@@ -58,9 +66,9 @@ impl Network for SimulatedNetwork {
             let bound = inner.local_addr()?;
             let local = SocketAddr::new(asked_for.unwrap_or(bound.ip()), bound.port());
             self.trace.record(&self.host, "listen", &[local.to_string().as_bytes()]);
-            let trace = self.trace.clone();
-            Ok(Box::new(SimulatedListener { inner, local, host: self.host.clone(), trace })
-                as Listener)
+            let (host, trace) = (self.host.clone(), self.trace.clone());
+            let faults = Arc::clone(&self.faults);
+            Ok(Box::new(SimulatedListener { inner, local, host, faults, trace }) as Listener)
         }
         .boxed()
     }
@@ -71,7 +79,7 @@ impl Network for SimulatedNetwork {
             let stream = TcpStream::connect(target).await;
             let outcome: &[u8] = if stream.is_ok() { b"ok" } else { b"refused" };
             self.trace.record(&self.host, "connect", &[address.as_bytes(), outcome]);
-            TracedStream::boxed(stream?, &self.trace)
+            TracedStream::boxed(stream?, None, &self.trace)
         }
         .boxed()
     }
@@ -88,6 +96,7 @@ struct SimulatedListener {
     inner: TcpListener,
     local: SocketAddr,
     host: String,
+    faults: Arc<dyn Faults>,
     trace: Trace,
 }
 
@@ -96,7 +105,8 @@ impl Accept for SimulatedListener {
         async move {
             let (stream, from) = self.inner.accept().await?;
             self.trace.record(&self.host, "accept", &[from.to_string().as_bytes()]);
-            Ok((TracedStream::boxed(stream, &self.trace)?, from))
+            let faults = Some(Arc::clone(&self.faults));
+            Ok((TracedStream::boxed(stream, faults, &self.trace)?, from))
         }
         .boxed()
     }
@@ -110,13 +120,25 @@ impl Accept for SimulatedListener {
 struct TracedStream {
     inner: TcpStream,
     ends: String,
+    /// What can befall a connection that was accepted.
+    faults: Option<Arc<dyn Faults>>,
+    is_lost: bool,
     trace: Trace,
 }
 
 impl TracedStream {
-    fn boxed(inner: TcpStream, trace: &Trace) -> io::Result<Stream> {
+    fn boxed(
+        inner: TcpStream,
+        faults: Option<Arc<dyn Faults>>,
+        trace: &Trace,
+    ) -> io::Result<Stream> {
         let ends = format!("{} - {}", inner.local_addr()?, inner.peer_addr()?);
-        Ok(Box::new(TracedStream { inner, ends, trace: trace.clone() }))
+        let trace = trace.clone();
+        Ok(Box::new(TracedStream { inner, ends, faults, is_lost: false, trace }))
+    }
+
+    fn fires(&self, point: &'static str) -> bool {
+        self.faults.as_ref().is_some_and(|faults| faults.fires(point))
     }
 }
 
@@ -146,6 +168,14 @@ impl AsyncWrite for TracedStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.fires(MUTE) {
+            // Nobody wakes the task: it is as if the answer were never ready.
+            return Poll::Pending;
+        }
+        self.is_lost |= self.fires(DROP_REPLY);
+        if self.is_lost {
+            return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
+        }
         let outcome = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes));
         match &outcome {
             Ok(sent) => self.trace.record(&self.ends, "sent", &[&bytes[..*sent]]),

@@ -65,14 +65,16 @@ pub(crate) async fn resolve(
     done(batch, try_join_all(asked).await, Done::Resolved)
 }
 
+/// Pushes to every log, but for the first `skipped`: none outside of a simulation of that fault.
 pub(crate) async fn push(
     peers: Peers,
     members: Arc<Assignment>,
     batch: Work,
     entries: Vec<Entry>,
+    skipped: usize,
 ) -> Done {
     let caller = Caller::new(&peers, &members);
-    let pushed = members.logs.iter().zip(&entries).map(async |(log, entry)| {
+    let pushed = members.logs.iter().zip(&entries).skip(skipped).map(async |(log, entry)| {
         let answer = caller.call(&log.peer, &PUSH, entry).await?;
         if answer.durable >= entry.version {
             return Ok(());

@@ -50,6 +50,10 @@ pub(crate) async fn gather(node: &Arc<Node>, since: Instant) -> Result<Inputs, F
     }));
     let answers: BTreeMap<StoreId, Heard> = answers.await.into_iter().flatten().collect();
 
+    let silent = match node.context.runtime().fault("coordinator.unknown_is_none") {
+        true => Known::None,
+        false => Known::Unknown,
+    };
     let cluster_id = node.cluster.cluster_id;
     let foremen = reports
         .into_values()
@@ -71,7 +75,7 @@ pub(crate) async fn gather(node: &Arc<Node>, since: Instant) -> Result<Inputs, F
         cluster_file: node.cluster.names(),
         peers: peers
             .into_iter()
-            .map(|(service, report)| (service, report.as_ref().map_or(Known::Unknown, raft_state)))
+            .map(|(service, report)| (service, report.as_ref().map_or(silent.clone(), raft_state)))
             .collect(),
         initial_nodes: node.cluster.initial_nodes.clone(),
         foremen,

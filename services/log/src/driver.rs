@@ -201,7 +201,10 @@ impl Driver {
                 answer(reply, result.map(|()| Nothing {}));
             }
             Command::Confirm(epoch, reply) => {
-                let result = self.machine.confirm(epoch);
+                let result = match self.context.runtime().fault("log.confirm_stale") {
+                    true => Ok(()),
+                    false => self.machine.confirm(epoch),
+                };
                 answer(reply, result.map(|()| Nothing {}));
             }
             Command::Keep(request, reply) => {
@@ -399,6 +402,9 @@ impl Driver {
         };
         if self.context.runtime().fault("log.lock_not_persisted") {
             rows.retain(|row| !matches!(row, Row::Lock(_)));
+        }
+        if self.context.runtime().fault("log.lose_entry") {
+            rows.retain(|row| !matches!(row, Row::Entry(_)));
         }
         let spans = self.fsync_spans(&rows);
         let done = self.store_write(&rows, mark)?;

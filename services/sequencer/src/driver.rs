@@ -95,6 +95,11 @@ pub(crate) fn drive(context: Context, limits: Limits, events: Events) -> impl Fu
                     let now = started.elapsed();
                     let _ = reply.send(machine.commit_version(now, epoch, proxy, request));
                 }
+                Event::Report(_, version, reply)
+                    if context.runtime().fault("sequencer.forget_report") =>
+                {
+                    let _ = reply.send(Ok(version));
+                }
                 Event::Report(epoch, version, reply) => {
                     let _ = reply.send(machine.report(epoch, version));
                 }

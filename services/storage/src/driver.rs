@@ -339,6 +339,9 @@ impl Driver {
             }
         };
         for entry in accepted.entries {
+            if self.context.runtime().fault("storage.skip_entry") {
+                continue;
+            }
             let span = entry
                 .traceparent
                 .as_deref()
@@ -393,7 +396,9 @@ impl Driver {
             let Some(flush) = flush.map_err(|error| Exit::failure(error.to_string()))? else {
                 continue;
             };
-            let write = self.store.write(flush.batch, Durability::Synced);
+            let careless = self.context.runtime().fault("storage.durable_before_sync");
+            let durability = if careless { Durability::Buffered } else { Durability::Synced };
+            let write = self.store.write(flush.batch, durability);
             let tag = *tag;
             self.writes.push(write.map(move |result| Written::Tag(tag, result)).boxed());
         }
@@ -490,7 +495,11 @@ impl Driver {
     }
 
     /// Answers a read, or lets it wait until its deadline.
-    fn read(&mut self, request: ReadRequest, reply: Reply<ReadAnswer>, deadline: Instant) {
+    fn read(&mut self, mut request: ReadRequest, reply: Reply<ReadAnswer>, deadline: Instant) {
+        if self.context.runtime().fault("storage.read_too_early") {
+            let applied = self.streams.values().map(Stream::version).max().unwrap_or_default();
+            request.version = request.version.min(applied);
+        }
         let result = match self.tenure.serves(request.epoch) {
             Ok(()) => reading::read(&self.streams, &*self.store, &request, self.limits),
             Err(error) => Err(error.into()),

@@ -12,7 +12,7 @@ use plinth::in_process::{InProcess, Running};
 use plinth::roster::World;
 use plinth_service::{Secret, Secrets};
 use plinth_simulation::Simulation;
-use plinth_store::{DiskDelays, SimulatedDisk};
+use plinth_store::{Disk as _, DiskDelays, SimulatedDisk};
 use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceName, ServiceRef};
 
 /// Where the coordinators listen, each on its node.
@@ -20,7 +20,7 @@ const COORDINATOR_PORT: u16 = 4500;
 /// Where the gateways listen, each on its node.
 const GATEWAY_PORT: u16 = 4000;
 /// Where a node keeps its data.
-const DATA: &str = "/data";
+pub(crate) const DATA: &str = "/data";
 /// The time after which a node's init starts a foreman again that has ended.
 const FOREMAN_RESTART: Duration = Duration::from_millis(500);
 
@@ -189,6 +189,24 @@ impl Cluster {
         node.on = true;
         sim.bounce(node.id.as_str());
         true
+    }
+
+    /// Every node that has no power loses its coordinator's directory.
+    pub fn lose_coordinators(&self) {
+        for node in self.nodes.iter().filter(|node| !node.on) {
+            let coordinator = service(ServiceKind::Coordinator, &node.id);
+            let directory = Path::new(DATA).join(node.id.as_str()).join(coordinator.name.to_string());
+            // Where there is none, nothing is lost.
+            let _ = node.disk.remove(&directory);
+        }
+    }
+
+    /// How a node's disk is from now on.
+    pub fn set_disk(&self, node: &NodeId, delays: DiskDelays, full: bool) {
+        if let Some(node) = self.nodes.iter().find(|other| other.id == *node) {
+            node.disk.set_delays(delays);
+            node.disk.set_full(full);
+        }
     }
 
     /// Kills a service as `kill -9` does. Answers whether it ran.

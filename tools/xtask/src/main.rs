@@ -5,12 +5,13 @@
 //! - `cargo xtask openapi` writes each service's OpenAPI document into `openapi/`;
 //!   `cargo xtask openapi --check` only compares.
 //! - `cargo xtask tidy` checks the house rules that no compiler checks.
+//! - `cargo xtask sim [--seeds N] [--first N]` simulates the whole cluster under faults.
 
 mod tidy;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
 use cargo_metadata::{DependencyKind, MetadataCommand};
@@ -22,8 +23,11 @@ fn main() -> ExitCode {
         "openapi" if std::env::args().any(|argument| argument == "--check") => openapi(true),
         "openapi" => openapi(false),
         "tidy" => tidy::tidy(),
+        "sim" => simulate(),
         _ => {
-            eprintln!("usage: cargo xtask deps | openapi [--check] | tidy");
+            eprintln!(
+                "usage: cargo xtask deps | openapi [--check] | tidy | sim [--seeds N] [--first N]"
+            );
             return ExitCode::from(2);
         }
     };
@@ -94,6 +98,17 @@ fn dependencies() -> anyhow::Result<()> {
     }
     anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     println!("dependency directions: {} crates, as they should be", members.len());
+    Ok(())
+}
+
+/// Runs a campaign of the simulation, whose executable takes the rest of the command line.
+fn simulate() -> anyhow::Result<()> {
+    let status = Command::new("cargo")
+        .args(["run", "--quiet", "--package", "plinth-test-simulation", "--bin", "simulate"])
+        .args(["--", "campaign"])
+        .args(std::env::args().skip(2))
+        .status()?;
+    anyhow::ensure!(status.success(), "the campaign ends with {status}");
     Ok(())
 }
 

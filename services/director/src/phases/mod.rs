@@ -29,7 +29,12 @@ pub(crate) async fn recover(reign: &Reign) -> Result<Infallible, Fatal> {
     let read = reign.phase(Phase::ReadingLayout, reading_layout::run(reign)).await?;
     let locked = reign.phase(Phase::Locking, locking::run(reign, &read.holding)).await?;
     let floor = read.holding.version_floor;
-    let versions = choosing_version::choose(&locked, floor).map_err(Fatal::new);
+    let mut versions = choosing_version::choose(&locked, floor).map_err(Fatal::new);
+    if let Ok(versions) = &mut versions
+        && reign.context.runtime().fault("director.recover_to_known_committed")
+    {
+        versions.recovery = versions.known_committed;
+    }
     let versions = reign.phase(Phase::ChoosingVersion, ready(versions)).await?;
     for log in &locked.logs {
         tracing::info!(log = %log.service, end = %log.answer.end, "locked");

@@ -1,0 +1,113 @@
+//! Runs simulated histories of the whole cluster: one seed, or a campaign of many.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+use plinth_simulation::When;
+use plinth_test_simulation::campaign::{self, Campaign, Outcome, Summary};
+use plinth_test_simulation::{Setup, run};
+
+/// Runs simulated histories of the whole cluster.
+#[derive(Debug, Parser)]
+#[command(name = "simulate")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One seed, in this process. `PLINTH_SIMULATION_LOG=info` shows what the services say.
+    Seed {
+        /// The seed.
+        seed: u64,
+        /// A deliberate fault: its point, or `point=N` to have it fire one time in N.
+        #[arg(long)]
+        control: Vec<String>,
+        /// Print this many of the last events, to compare two runs.
+        #[arg(long, default_value_t = 0)]
+        events: usize,
+    },
+    /// Many seeds, each in a process of its own.
+    Campaign {
+        /// How many.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 1)]
+        first: u64,
+        /// A deliberate fault, as above.
+        #[arg(long)]
+        control: Vec<String>,
+        /// How many processes at a time; as many as there are processors unless said.
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Seed { seed, control, events } => one(seed, &control, events),
+        Command::Campaign { seeds, first, control, jobs } => many(seeds, first, control, jobs),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("simulate: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn one(seed: u64, controls: &[String], kept_events: usize) -> anyhow::Result<bool> {
+    let controls = controls.iter().map(|text| parse(text)).collect::<anyhow::Result<_>>()?;
+    let (report, world) = run(seed, &Setup { controls, kept_events, ..Setup::default() })?;
+    if kept_events > 0 {
+        print!("{}", world.trace().dump());
+    }
+    campaign::print(&report)?;
+    Ok(report.violations.is_empty())
+}
+
+fn parse(control: &str) -> anyhow::Result<(String, When)> {
+    match control.split_once('=') {
+        None => Ok((control.to_owned(), When::Always)),
+        Some((point, times)) => {
+            let times = times.parse().with_context(|| format!("--control {control}: =N is not a number"))?;
+            if times == 0 {
+                bail!("--control {control}: one time in 0 is never");
+            }
+            Ok((point.to_owned(), When::OneIn(times)))
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how fast it is in real time is what is told")]
+fn many(seeds: u64, first: u64, controls: Vec<String>, jobs: Option<usize>) -> anyhow::Result<bool> {
+    let mut runner = Campaign { controls, ..Campaign::new(&std::env::current_exe()?) };
+    runner.jobs = jobs.unwrap_or(runner.jobs);
+    let began = Instant::now();
+    let mut summary = Summary::default();
+    runner.run_all(first..first.saturating_add(seeds), |outcome: Outcome| {
+        summary.add(&outcome);
+        if !outcome.is_well() {
+            println!("{}", runner.account(&outcome));
+        }
+        if summary.seeds.is_multiple_of(50) {
+            let took = began.elapsed().as_secs_f64();
+            println!("{} seeds, {:.2} s a seed", summary.seeds, took / summary.seeds as f64);
+        }
+        true
+    })?;
+    let took = began.elapsed().as_secs_f64();
+    println!(
+        "{}{:.2} s a seed, {:.0} simulated seconds a second",
+        summary.text(),
+        took / summary.seeds.max(1) as f64,
+        summary.simulated_seconds() as f64 / took
+    );
+    Ok(summary.is_well())
+}

@@ -1,0 +1,236 @@
+//! Many seeds, each in a process of its own.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use crate::report::Report;
+
+/// What a child's report stands behind.
+const MARK: &str = "simulated: ";
+
+/// What came of a seed.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It ran to its end, well or not.
+    Ran(Report),
+    /// Its process failed: what it printed.
+    Failed {
+        /// The seed.
+        seed: u64,
+        /// Everything it printed, errors last.
+        output: String,
+    },
+}
+
+impl Outcome {
+    /// Whether nothing was broken.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        matches!(self, Outcome::Ran(report) if report.violations.is_empty())
+    }
+}
+
+/// Prints a report for the campaign that started this process.
+///
+/// # Errors
+/// It can't be written.
+pub fn print(report: &Report) -> io::Result<()> {
+    println!("\n{MARK}{}", serde_json::to_string(report)?);
+    Ok(())
+}
+
+/// How seeds are run.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// The `simulate` executable.
+    pub executable: PathBuf,
+    /// Deliberate faults that are switched on, as its `--control` takes them.
+    pub controls: Vec<String>,
+    /// How many processes run at a time.
+    pub jobs: usize,
+}
+
+impl Campaign {
+    /// A campaign with this executable, on every processor.
+    #[must_use]
+    pub fn new(executable: &Path) -> Campaign {
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        Campaign { executable: executable.to_owned(), controls: Vec::new(), jobs }
+    }
+
+    /// The same with a deliberate fault.
+    #[must_use]
+    pub fn with_control(mut self, control: &str) -> Campaign {
+        self.controls.push(control.to_owned());
+        self
+    }
+
+    /// Runs one seed.
+    ///
+    /// # Errors
+    /// Its process can't be started.
+    pub fn run(&self, seed: u64) -> io::Result<Outcome> {
+        let mut command = Command::new(&self.executable);
+        command.arg("seed").arg(seed.to_string());
+        for control in &self.controls {
+            command.arg("--control").arg(control);
+        }
+        let output = command.stdin(Stdio::null()).output()?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let report = printed.lines().find_map(|line| line.strip_prefix(MARK));
+        Ok(match report.and_then(|text| serde_json::from_str(text).ok()) {
+            Some(report) => Outcome::Ran(report),
+            None => {
+                let errors = String::from_utf8_lossy(&output.stderr);
+                Outcome::Failed { seed, output: format!("{printed}{errors}{}", output.status) }
+            }
+        })
+    }
+
+    /// Runs seeds until there are no more or `each`, which is told of every one as it ends, says that
+    /// it is enough.
+    ///
+    /// # Errors
+    /// A process can't be started.
+    pub fn run_all(
+        &self,
+        seeds: impl Iterator<Item = u64> + Send,
+        each: impl FnMut(Outcome) -> bool + Send,
+    ) -> io::Result<()> {
+        let seeds = Mutex::new(seeds.fuse());
+        let each = Mutex::new((true, each));
+        let work = || {
+            loop {
+                let next = {
+                    let goes_on = each.lock().unwrap_or_else(PoisonError::into_inner).0;
+                    let mut seeds = seeds.lock().unwrap_or_else(PoisonError::into_inner);
+                    if goes_on { seeds.next() } else { None }
+                };
+                let Some(seed) = next else { return Ok(()) };
+                let outcome = self.run(seed)?;
+                let mut each = each.lock().unwrap_or_else(PoisonError::into_inner);
+                each.0 &= (each.1)(outcome);
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.jobs.max(1)).map(|_| scope.spawn(work)).collect();
+            let end = |worker: std::thread::ScopedJoinHandle<'_, io::Result<()>>| {
+                worker.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")))
+            };
+            workers.into_iter().map(end).collect()
+        })
+    }
+
+    /// The command that replays a seed, with what the services say.
+    #[must_use]
+    pub fn replay(&self, seed: u64) -> String {
+        let controls: String =
+            self.controls.iter().map(|control| format!(" --control {control}")).collect();
+        format!("PLINTH_SIMULATION_LOG=info cargo run -q -p plinth-test-simulation --bin simulate -- seed {seed}{controls}")
+    }
+
+    /// A failure for people to read: the seed, how to replay it, what was broken, what was done.
+    #[must_use]
+    pub fn account(&self, outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Ran(report) => {
+                let violations: Vec<String> =
+                    report.violations.iter().map(|violation| format!("  {violation}")).collect();
+                format!(
+                    "seed {}: {} commits, {} epochs, {} ms simulated\nbroken:\n{}\nwhat was done:\n{}\nreplay: {}\n",
+                    report.seed,
+                    report.commits,
+                    report.epochs,
+                    report.simulated_ms,
+                    violations.join("\n"),
+                    report.account.join("\n"),
+                    self.replay(report.seed)
+                )
+            }
+            Outcome::Failed { seed, output } => {
+                format!("seed {seed}: its process failed\n{output}\nreplay: {}\n", self.replay(*seed))
+            }
+        }
+    }
+}
+
+/// What a campaign has come to.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Seeds that ran.
+    pub seeds: u64,
+    /// Those in which enough happened.
+    pub counted: u64,
+    /// Seeds with something broken, by invariant.
+    pub broken: BTreeMap<String, Vec<u64>>,
+    /// Seeds in which each kind of fault took place.
+    pub kinds: BTreeMap<String, u64>,
+    /// Acknowledged commits.
+    pub commits: u64,
+    /// Epochs.
+    pub epochs: u64,
+    simulated_ms: u64,
+}
+
+impl Summary {
+    /// Adds a seed's outcome.
+    pub fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        match outcome {
+            Outcome::Ran(report) => {
+                self.counted += u64::from(report.counts());
+                self.commits += report.commits;
+                self.epochs += report.epochs;
+                self.simulated_ms += report.simulated_ms;
+                for kind in report.faults.keys() {
+                    *self.kinds.entry(kind.clone()).or_default() += 1;
+                }
+                // The first is the cause, the others may be its consequences.
+                if let Some(first) = report.violations.first() {
+                    self.broken.entry(first.invariant.clone()).or_default().push(report.seed);
+                }
+            }
+            Outcome::Failed { seed, .. } => {
+                self.broken.entry("process failed".to_owned()).or_default().push(*seed);
+            }
+        }
+    }
+
+    /// Simulated seconds in all.
+    #[must_use]
+    pub fn simulated_seconds(&self) -> u64 {
+        self.simulated_ms / 1000
+    }
+
+    /// Whether nothing was broken, and enough has happened in nine seeds of ten.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.broken.is_empty() && self.counted * 10 >= self.seeds * 9
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let kinds: Vec<String> =
+            self.kinds.iter().map(|(kind, seeds)| format!("{kind} {seeds}")).collect();
+        let broken: Vec<String> = self
+            .broken
+            .iter()
+            .map(|(invariant, seeds)| format!("  {invariant}: {} seeds, {seeds:?}\n", seeds.len()))
+            .collect();
+        format!(
+            "{} seeds, {} of them count; {} commits, {} epochs, {} s simulated\nseeds by kind of fault: {}\n{}{}",
+            self.seeds,
+            self.counted,
+            self.commits,
+            self.epochs,
+            self.simulated_seconds(),
+            kinds.join(", "),
+            if broken.is_empty() { "nothing was broken\n" } else { "broken first:\n" },
+            broken.concat()
+        )
+    }
+}

@@ -1,0 +1,25 @@
+//! What must hold after any history, one invariant a module. Each is a pure function of what was
+//! seen, and says what is wrong.
+
+pub mod acknowledged_is_kept;
+pub mod config_never_goes_back;
+pub mod epochs_have_one_director;
+pub mod epochs_increase;
+pub mod no_pid_is_stored;
+pub mod registers_are_linearizable;
+pub mod replicas_are_identical;
+pub mod stored_config_is_recorded;
+pub mod versions_follow_real_time;
+
+use crate::findings::Findings;
+use crate::history::History;
+
+/// Checks what the users' history must satisfy.
+pub fn check_history(history: &History, findings: &Findings) {
+    let record = history.record();
+    let (writes, reads) = (&record.writes, &record.reads);
+    findings.report_all(versions_follow_real_time::NAME, versions_follow_real_time::check(writes, reads));
+    findings.report_all(registers_are_linearizable::NAME, registers_are_linearizable::check(writes, reads));
+    findings.report_all(config_never_goes_back::NAME, config_never_goes_back::check(&record.configs));
+    findings.report_all(epochs_have_one_director::NAME, epochs_have_one_director::check(&record.directors));
+}

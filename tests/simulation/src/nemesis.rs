@@ -1,0 +1,377 @@
+//! What befalls machines and networks: faults at random moments, several at a time, each undone after
+//! a while. Which kinds a seed has, and how often they come, the seed decides too, so that some
+//! histories are calm, and some have much of one kind.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plinth_runtime::Random;
+use plinth_simulation::{DROP_REPLY, MUTE, Simulation, When};
+use plinth_store::{Disk as _, DiskDelays};
+use plinth_types::{NodeId, ServiceKind, ServiceRef};
+use turmoil::Sim;
+
+use crate::cluster::{Cluster, DATA};
+use crate::scene::Weather;
+
+/// Kinds of fault.
+const KINDS: [Kind; 14] = [
+    Kind::Kill,
+    Kind::KillSeveral,
+    Kind::PowerLoss,
+    Kind::Blackout,
+    Kind::Cut,
+    Kind::Isolate,
+    Kind::OneWay,
+    Kind::Hold,
+    Kind::Delay,
+    Kind::DropReplies,
+    Kind::Mute,
+    Kind::SlowDisk,
+    Kind::FullDisk,
+    Kind::FailedSync,
+];
+/// The slowest that a slow network or disk gets.
+const SLOW: Duration = Duration::from_millis(300);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A service is killed.
+    Kill,
+    /// Several services are killed at once.
+    KillSeveral,
+    /// A node loses its power, for a while.
+    PowerLoss,
+    /// All nodes do, at once; the coordinators' disks may be lost with it.
+    Blackout,
+    /// Two nodes can't talk.
+    Cut,
+    /// A node can talk to no other.
+    Isolate,
+    /// What one node sends to another is lost, but not the other way.
+    OneWay,
+    /// What two nodes send each other arrives late, all at once.
+    Hold,
+    /// The network between two nodes is slow.
+    Delay,
+    /// Connections to a service break as it answers.
+    DropReplies,
+    /// A service accepts connections and never answers.
+    Mute,
+    /// A node's disk is slow.
+    SlowDisk,
+    /// A node's disk is full.
+    FullDisk,
+    /// The next sync of a store fails.
+    FailedSync,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Kind::Kill => "kill",
+            Kind::KillSeveral => "kill several",
+            Kind::PowerLoss => "power loss",
+            Kind::Blackout => "blackout",
+            Kind::Cut => "cut",
+            Kind::Isolate => "isolate",
+            Kind::OneWay => "one way",
+            Kind::Hold => "hold",
+            Kind::Delay => "delay",
+            Kind::DropReplies => "drop replies",
+            Kind::Mute => "mute",
+            Kind::SlowDisk => "slow disk",
+            Kind::FullDisk => "full disk",
+            Kind::FailedSync => "failed sync",
+        }
+    }
+}
+
+/// How a fault ends.
+#[derive(Clone, Debug)]
+enum Undo {
+    Power(NodeId),
+    Repair(NodeId, NodeId),
+    RepairOneWay(NodeId, NodeId),
+    Release(NodeId, NodeId),
+    Latency(NodeId, NodeId),
+    Point(&'static str, ServiceRef),
+    Disk(NodeId),
+}
+
+/// Does it.
+pub struct Nemesis {
+    world: Simulation,
+    random: Arc<dyn Random>,
+    weather: Weather,
+    kinds: Vec<Kind>,
+    /// The mean time between two faults.
+    pace: Duration,
+    latency: Duration,
+    next: Duration,
+    undo: Vec<(Duration, Undo)>,
+    /// How often each kind took place.
+    pub counts: BTreeMap<String, u64>,
+    /// What was done, a line each.
+    pub account: Vec<String>,
+}
+
+impl Nemesis {
+    /// One whose first fault comes soon after `now`. `latency` is the network's when it is well.
+    #[must_use]
+    pub fn new(world: &Simulation, weather: Weather, latency: Duration, now: Duration) -> Nemesis {
+        let random = world.random("nemesis");
+        let mut kinds: Vec<Kind> =
+            KINDS.into_iter().filter(|_| random.next_u64().is_multiple_of(3)).collect();
+        if kinds.is_empty() {
+            kinds.push(KINDS[pick(&*random, KINDS.len())]);
+        }
+        let paces = [400, 1_000, 2_500];
+        let pace = Duration::from_millis(paces[pick(&*random, paces.len())]);
+        let mut nemesis = Nemesis {
+            world: world.clone(),
+            random,
+            weather,
+            kinds,
+            pace,
+            latency,
+            next: now,
+            undo: Vec::new(),
+            counts: BTreeMap::new(),
+            account: Vec::new(),
+        };
+        nemesis.schedule(now);
+        nemesis
+    }
+
+    /// Does what is due.
+    pub fn step(&mut self, sim: &mut Sim<'_>, cluster: &mut Cluster) {
+        let now = sim.elapsed();
+        let due: Vec<Undo> = self.undo.extract_if(.., |(at, _)| *at <= now).map(|(_, undo)| undo).collect();
+        for undo in due {
+            self.end(sim, cluster, undo);
+        }
+        if now >= self.next {
+            let kind = self.kinds[pick(&*self.random, self.kinds.len())];
+            if let Some(what) = self.begin(kind, sim, cluster) {
+                *self.counts.entry(kind.name().to_owned()).or_default() += 1;
+                self.note(now, &what);
+            }
+            self.schedule(now);
+        }
+    }
+
+    /// Makes everything whole.
+    pub fn heal(&mut self, sim: &mut Sim<'_>, cluster: &mut Cluster) {
+        for (_, undo) in std::mem::take(&mut self.undo) {
+            self.end(sim, cluster, undo);
+        }
+        self.world.faults().switch_off(DROP_REPLY);
+        self.world.faults().switch_off(MUTE);
+        let nodes = names(cluster);
+        for (a, b) in pairs(&nodes) {
+            sim.release(a.as_str(), b.as_str());
+            sim.repair(a.as_str(), b.as_str());
+        }
+        for node in &nodes {
+            cluster.power_back(sim, node);
+        }
+        self.note(sim.elapsed(), "everything is healed");
+    }
+
+    fn schedule(&mut self, now: Duration) {
+        let twice = u64::try_from(self.pace.as_millis()).unwrap_or(u64::MAX) * 2;
+        self.next = now + Duration::from_millis(self.random.next_u64() % twice);
+    }
+
+    fn note(&mut self, at: Duration, what: &str) {
+        tracing::info!("NEMESIS {what}");
+        self.account.push(format!("{:>9.3} {what}", at.as_secs_f64()));
+    }
+
+    /// A time after `now`: mostly short, sometimes long.
+    fn later(&self, now: Duration) -> Duration {
+        let most = [300, 1_000, 4_000][pick(&*self.random, 3)];
+        now + Duration::from_millis(50 + self.random.next_u64() % most)
+    }
+
+    /// Begins a fault. Answers what was done; none where it can't be now.
+    fn begin(&mut self, kind: Kind, sim: &mut Sim<'_>, cluster: &mut Cluster) -> Option<String> {
+        let now = sim.elapsed();
+        let until = self.later(now);
+        let nodes = names(cluster);
+        let on: Vec<NodeId> = cluster.nodes().iter().filter(|node| node.is_on()).map(|node| node.id.clone()).collect();
+        let services: Vec<ServiceRef> = cluster.nodes().iter().flat_map(|node| node.services()).collect();
+        let node = self.one_of(&on)?.clone();
+        let for_a_while = format!("for {} ms", (until - now).as_millis());
+        match kind {
+            Kind::Kill => {
+                let service = self.one_of(&services)?.clone();
+                self.kill(cluster, &service, now).then(|| format!("killed {service}"))
+            }
+            Kind::KillSeveral => {
+                let mut killed = Vec::new();
+                for service in services {
+                    if self.random.next_u64().is_multiple_of(3) && self.kill(cluster, &service, now) {
+                        killed.push(service.to_string());
+                    }
+                }
+                (!killed.is_empty()).then(|| format!("killed {}", killed.join(", ")))
+            }
+            Kind::PowerLoss => {
+                let silently = self.random.next_u64().is_multiple_of(2);
+                cluster.power_loss(sim, &node, silently);
+                self.weather.disturb(&node, until);
+                self.undo.push((until, Undo::Power(node.clone())));
+                let how = if silently { "silently" } else { "with its connections closed" };
+                Some(format!("{node} lost power {how}, {for_a_while}"))
+            }
+            Kind::Blackout => {
+                for node in &nodes {
+                    cluster.power_loss(sim, node, true);
+                    self.weather.disturb(node, until);
+                    self.undo.push((until, Undo::Power(node.clone())));
+                }
+                let wiped = self.random.next_u64().is_multiple_of(4);
+                if wiped {
+                    cluster.lose_coordinators();
+                }
+                let what = if wiped { " and every coordinator its directory" } else { "" };
+                Some(format!("all nodes lost power{what}, {for_a_while}"))
+            }
+            Kind::Cut => {
+                let (a, b) = self.two_of(&nodes)?;
+                sim.partition(a.as_str(), b.as_str());
+                self.undo.push((until, Undo::Repair(a.clone(), b.clone())));
+                Some(format!("{a} and {b} are cut off from each other, {for_a_while}"))
+            }
+            Kind::Isolate => {
+                for other in nodes.iter().filter(|other| **other != node) {
+                    sim.partition(node.as_str(), other.as_str());
+                    self.undo.push((until, Undo::Repair(node.clone(), other.clone())));
+                }
+                Some(format!("{node} is cut off from all others, {for_a_while}"))
+            }
+            Kind::OneWay => {
+                let (a, b) = self.two_of(&nodes)?;
+                sim.partition_oneway(a.as_str(), b.as_str());
+                self.undo.push((until, Undo::RepairOneWay(a.clone(), b.clone())));
+                Some(format!("what {a} sends to {b} is lost, {for_a_while}"))
+            }
+            Kind::Hold => {
+                let (a, b) = self.two_of(&nodes)?;
+                sim.hold(a.as_str(), b.as_str());
+                self.undo.push((until, Undo::Release(a.clone(), b.clone())));
+                Some(format!("what {a} and {b} send each other is held back, {for_a_while}"))
+            }
+            Kind::Delay => {
+                let (a, b) = self.two_of(&nodes)?;
+                let most = self.slow();
+                sim.set_link_max_message_latency(a.as_str(), b.as_str(), most);
+                self.undo.push((until, Undo::Latency(a.clone(), b.clone())));
+                Some(format!("messages between {a} and {b} take up to {most:?}, {for_a_while}"))
+            }
+            Kind::DropReplies | Kind::Mute => {
+                let service = self.one_of(&services)?.clone();
+                let (point, when, what) = match kind {
+                    Kind::Mute => (MUTE, When::Always, "is mute"),
+                    _ => (DROP_REPLY, When::OneIn(5), "loses one answer in five"),
+                };
+                self.world.faults().switch_on_at(&service.to_string(), point, when);
+                if matters_to_gateway(&service) {
+                    self.weather.disturb(&service.node, until);
+                }
+                self.undo.push((until, Undo::Point(point, service.clone())));
+                Some(format!("{service} {what}, {for_a_while}"))
+            }
+            Kind::SlowDisk => {
+                let most = self.slow();
+                let sync = most / 10..=most;
+                cluster.set_disk(&node, DiskDelays { sync, ..DiskDelays::default() }, false);
+                self.undo.push((until, Undo::Disk(node.clone())));
+                Some(format!("{node}'s disk takes up to {most:?} to sync, {for_a_while}"))
+            }
+            Kind::FullDisk => {
+                cluster.set_disk(&node, DiskDelays::default(), true);
+                // Its foreman may end over it, and everything with it.
+                self.weather.disturb(&node, until);
+                self.undo.push((until, Undo::Disk(node.clone())));
+                Some(format!("{node}'s disk is full, {for_a_while}"))
+            }
+            Kind::FailedSync => {
+                let disk = cluster.node(&node).ok()?.disk.clone();
+                let directory = Path::new(DATA).join(node.as_str());
+                let found = disk.list(&directory).unwrap_or_default();
+                let stores: Vec<PathBuf> =
+                    found.iter().map(|name| directory.join(name).join("store")).collect();
+                let store = self.one_of(&stores)?;
+                disk.fail_next_sync(store).then(|| format!("the next sync of {} at {node} fails", store.display()))
+            }
+        }
+    }
+
+    fn end(&mut self, sim: &mut Sim<'_>, cluster: &mut Cluster, undo: Undo) {
+        match undo {
+            Undo::Power(node) => {
+                if cluster.power_back(sim, &node) {
+                    self.weather.disturb(&node, sim.elapsed());
+                    self.note(sim.elapsed(), &format!("{node} has power again"));
+                }
+            }
+            Undo::Repair(a, b) => sim.repair(a.as_str(), b.as_str()),
+            Undo::RepairOneWay(a, b) => sim.repair_oneway(a.as_str(), b.as_str()),
+            Undo::Release(a, b) => sim.release(a.as_str(), b.as_str()),
+            Undo::Latency(a, b) => {
+                sim.set_link_max_message_latency(a.as_str(), b.as_str(), self.latency);
+            }
+            Undo::Point(point, service) => {
+                self.world.faults().switch_off_at(&service.to_string(), point);
+            }
+            Undo::Disk(node) => cluster.set_disk(&node, DiskDelays::default(), false),
+        }
+    }
+
+    fn kill(&self, cluster: &Cluster, service: &ServiceRef, now: Duration) -> bool {
+        if matters_to_gateway(service) {
+            self.weather.disturb(&service.node, now);
+        }
+        cluster.kill(service)
+    }
+
+    fn slow(&self) -> Duration {
+        let most = u64::try_from(SLOW.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(20 + self.random.next_u64() % most)
+    }
+
+    fn one_of<'a, T>(&self, all: &'a [T]) -> Option<&'a T> {
+        all.get(pick(&*self.random, all.len()))
+    }
+
+    fn two_of<'a>(&self, nodes: &'a [NodeId]) -> Option<(&'a NodeId, &'a NodeId)> {
+        let first = pick(&*self.random, nodes.len());
+        let step = 1 + pick(&*self.random, nodes.len().checked_sub(1)?);
+        Some((nodes.get(first)?, nodes.get((first + step) % nodes.len())?))
+    }
+}
+
+/// Whether a gateway of the same node goes down with a service: it does with its own process, and
+/// with the foreman that holds it.
+fn matters_to_gateway(service: &ServiceRef) -> bool {
+    matches!(service.kind(), ServiceKind::Gateway | ServiceKind::Foreman)
+}
+
+fn names(cluster: &Cluster) -> Vec<NodeId> {
+    cluster.nodes().iter().map(|node| node.id.clone()).collect()
+}
+
+fn pairs(nodes: &[NodeId]) -> impl Iterator<Item = (&NodeId, &NodeId)> {
+    nodes.iter().enumerate().flat_map(|(index, a)| nodes[index + 1..].iter().map(move |b| (a, b)))
+}
+
+/// A number below `bound`, 0 where there is none.
+fn pick(random: &dyn Random, bound: usize) -> usize {
+    let bound = u64::try_from(bound.max(1)).unwrap_or(u64::MAX);
+    usize::try_from(random.next_u64() % bound).unwrap_or(0)
+}

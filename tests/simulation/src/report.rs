@@ -1,0 +1,47 @@
+//! What one history came to, as a line of JSON between processes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::findings::Violation;
+
+/// The acknowledged commits that a seed needs to count.
+const COMMITS: u64 = 200;
+/// The epochs that a seed needs to count.
+const EPOCHS: u64 = 2;
+
+/// What one history came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The hash over everything that happened.
+    pub hash: String,
+    /// How many events it covers.
+    pub events: u64,
+    /// Simulated milliseconds.
+    pub simulated_ms: u64,
+    /// Acknowledged commits.
+    pub commits: u64,
+    /// Answered reads.
+    pub reads: u64,
+    /// The last epoch.
+    pub epochs: u64,
+    /// How often each kind of fault took place.
+    pub faults: BTreeMap<String, u64>,
+    /// How often the deliberate faults that were switched on have fired.
+    pub fired: u64,
+    /// What was broken.
+    pub violations: Vec<Violation>,
+    /// What was done to the cluster, in order.
+    pub account: Vec<String>,
+}
+
+impl Report {
+    /// Whether enough has happened for the seed to count.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.commits >= COMMITS && self.epochs >= EPOCHS && !self.faults.is_empty()
+    }
+}

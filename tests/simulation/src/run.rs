@@ -1,0 +1,207 @@
+//! One history, from a seed.
+
+use std::ops::RangeInclusive;
+use std::panic;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use plinth_runtime::Scope;
+use plinth_service::{Secrets, Sender, Transport};
+use plinth_simulation::{Options, Simulation, When};
+use plinth_types::{NodeId, ServiceRef};
+use tokio::sync::watch;
+
+use crate::cluster::{Cluster, Shape};
+use crate::findings::Findings;
+use crate::history::History;
+use crate::inspector::inspect;
+use crate::log;
+use crate::nemesis::Nemesis;
+use crate::report::Report;
+use crate::scene::{Scene, Stage, Weather};
+use crate::user::User;
+use crate::workloads;
+
+/// How long a cluster may take to start, where nothing is broken.
+const START: Duration = Duration::from_secs(30);
+/// The simulated time after which a history has failed to end.
+const END: Duration = Duration::from_secs(400);
+
+/// What a history is like, apart from its seed.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// How large the cluster is.
+    pub shape: Shape,
+    /// How long things break.
+    pub chaos: RangeInclusive<Duration>,
+    /// Deliberate faults that are switched on from the beginning.
+    pub controls: Vec<(String, When)>,
+    /// How many of the last events are kept as text, to compare two runs.
+    pub kept_events: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            shape: Shape::default(),
+            chaos: Duration::from_secs(8)..=Duration::from_secs(16),
+            controls: Vec::new(),
+            kept_events: 0,
+        }
+    }
+}
+
+/// Runs a seed's history. What went wrong in it stands in the report.
+///
+/// # Errors
+/// The cluster can't be set up, which is the harness' own failure.
+pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
+    let findings = Findings::default();
+    log::watch(&findings);
+    catch_panics(findings.clone());
+
+    // How slow a network is when it is well belongs to the seed, too.
+    let latency = Duration::from_millis([2, 5, 10, 20][usize::try_from(seed % 4)?]);
+    let options = Options {
+        duration: END,
+        latency: Duration::ZERO..=latency,
+        kept_events: setup.kept_events,
+        ..Options::default()
+    };
+    let world = Simulation::new(seed, options);
+    for (point, when) in &setup.controls {
+        world.faults().switch_on(point, *when);
+    }
+    let mut sim = world.sim();
+    let mut cluster = Cluster::new(&world, &setup.shape)?;
+    cluster.power_on(&mut sim);
+    let (stage, stages) = watch::channel(Stage::Starting);
+    let stage = Arc::new(stage);
+    let (history, weather) = (History::default(), Weather::default());
+    let gateways: Vec<(NodeId, String)> =
+        cluster.nodes().iter().map(|node| (node.id.clone(), node.gateway())).collect();
+    let users = Users {
+        world: world.clone(),
+        stage: Arc::clone(&stage),
+        stages,
+        gateways,
+        secrets: cluster.secrets().clone(),
+        history: history.clone(),
+        findings: findings.clone(),
+        weather: weather.clone(),
+    };
+    sim.client("users", users.act());
+
+    let mut nemesis: Option<Nemesis> = None;
+    let mut heal_at = Duration::MAX;
+    loop {
+        match sim.step() {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(error) => {
+                findings.report("ends", error.to_string());
+                break;
+            }
+        }
+        if !findings.is_empty() {
+            break;
+        }
+        let now = sim.elapsed();
+        let at = *stage.borrow();
+        match (at, &mut nemesis) {
+            (Stage::Working, None) => {
+                heal_at = now + between(&world, &setup.chaos);
+                nemesis = Some(Nemesis::new(&world, weather.clone(), latency, now));
+            }
+            (Stage::Working, Some(nemesis)) if now >= heal_at => {
+                nemesis.heal(&mut sim, &mut cluster);
+                stage.send_replace(Stage::Healed);
+            }
+            (Stage::Working, Some(nemesis)) => nemesis.step(&mut sim, &mut cluster),
+            (Stage::Starting | Stage::Healed | Stage::Done, _) => {}
+        }
+    }
+    let (faults, account) =
+        nemesis.map_or_else(Default::default, |nemesis| (nemesis.counts, nemesis.account));
+    let (reads, epochs) = {
+        let record = history.record();
+        let last = record.directors.keys().next_back().map_or(0, |epoch| epoch.0);
+        (record.reads.len() as u64, last)
+    };
+    let report = Report {
+        seed,
+        hash: world.trace().hash().to_string(),
+        events: world.trace().events(),
+        simulated_ms: u64::try_from(sim.elapsed().as_millis())?,
+        commits: history.acknowledged() as u64,
+        reads,
+        epochs,
+        faults,
+        fired: setup.controls.iter().map(|(point, _)| world.faults().fired(point)).sum(),
+        violations: findings.all(),
+        account,
+    };
+    Ok((report, world))
+}
+
+fn between(world: &Simulation, range: &RangeInclusive<Duration>) -> Duration {
+    let width = range.end().saturating_sub(*range.start()).as_millis();
+    let width = u64::try_from(width).unwrap_or(u64::MAX).saturating_add(1);
+    *range.start() + Duration::from_millis(world.random("chaos").next_u64() % width)
+}
+
+/// A panic anywhere is a broken promise, whoever catches it.
+fn catch_panics(findings: Findings) {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        findings.report("panic", info.to_string());
+        before(info);
+    }));
+}
+
+/// All users, on one host.
+struct Users {
+    world: Simulation,
+    stage: Arc<watch::Sender<Stage>>,
+    stages: watch::Receiver<Stage>,
+    gateways: Vec<(NodeId, String)>,
+    secrets: Secrets,
+    history: History,
+    findings: Findings,
+    weather: Weather,
+}
+
+impl Users {
+    async fn act(self) -> turmoil::Result {
+        let (scope, _guard) = Scope::new();
+        let user = User::new(self.world.runtime("users"), scope.clone());
+        let gateway = |(node, address): &(NodeId, String)| (node.clone(), user.gateway(address));
+        let scene = Scene {
+            gateways: self.gateways.iter().map(gateway).collect(),
+            random: self.world.random("what users do"),
+            stage: self.stages,
+            history: self.history,
+            findings: self.findings,
+            weather: self.weather,
+        };
+        for (_, gateway) in &scene.gateways {
+            if let Err(error) = gateway.ready(START).await {
+                scene.findings.report("starts", error.to_string());
+                return Ok(());
+            }
+        }
+        self.stage.send_replace(Stage::Working);
+        let spawn = |(name, task)| scope.spawn(name, task);
+        let working = workloads::all(&scene).into_iter().map(spawn);
+        let working = join_all(working.collect::<Vec<_>>());
+        scene.until(Stage::Healed).await;
+        // A panic among them has been reported.
+        let _ = working.await;
+        let service: ServiceRef = "gateway-99@users".parse()?;
+        let sender = Sender { service: Some(service), secrets: self.secrets };
+        inspect(&scene, Transport::new(self.world.runtime("inspector"), scope, &sender)).await;
+        self.stage.send_replace(Stage::Done);
+        Ok(())
+    }
+}

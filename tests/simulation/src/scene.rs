@@ -1,0 +1,102 @@
+//! What every user is given.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use plinth_runtime::Random;
+use plinth_types::NodeId;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::findings::{Findings, now};
+use crate::history::History;
+use crate::user::Gateway;
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The cluster starts.
+    Starting,
+    /// Users work, and things break.
+    Working,
+    /// Nothing breaks any more, and what was broken is whole.
+    Healed,
+    /// All has been looked at.
+    Done,
+}
+
+/// When each node's gateway was last disturbed.
+#[derive(Clone, Default)]
+pub struct Weather(Arc<Mutex<BTreeMap<NodeId, Duration>>>);
+
+impl Weather {
+    /// A node's gateway can't be blamed for what happens about now.
+    pub fn disturb(&self, node: &NodeId, at: Duration) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(node.clone(), at);
+    }
+
+    /// Whether a node's gateway was disturbed at `since` or later.
+    #[must_use]
+    pub fn disturbed(&self, node: &NodeId, since: Duration) -> bool {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(node).copied();
+        last.is_some_and(|last| last >= since)
+    }
+}
+
+/// Where users act.
+#[derive(Clone)]
+pub struct Scene {
+    /// The gateways, by node.
+    pub gateways: Vec<(NodeId, Gateway)>,
+    /// Decides what they do.
+    pub random: Arc<dyn Random>,
+    /// How far the run has come.
+    pub stage: watch::Receiver<Stage>,
+    /// What they do and see.
+    pub history: History,
+    /// Where they complain.
+    pub findings: Findings,
+    /// What they may not complain about.
+    pub weather: Weather,
+}
+
+impl Scene {
+    /// A gateway at random.
+    #[must_use]
+    pub fn any_gateway(&self) -> Gateway {
+        self.gateways[self.below(self.gateways.len())].1.clone()
+    }
+
+    /// A number below `bound`.
+    #[must_use]
+    pub fn below(&self, bound: usize) -> usize {
+        let bound = u64::try_from(bound.max(1)).unwrap_or(u64::MAX);
+        usize::try_from(self.random.next_u64() % bound).unwrap_or(0)
+    }
+
+    /// Whether users still work.
+    #[must_use]
+    pub fn is_working(&self) -> bool {
+        *self.stage.borrow() <= Stage::Working
+    }
+
+    /// Waits for a stage.
+    pub async fn until(&self, stage: Stage) {
+        let mut stages = self.stage.clone();
+        // The sender lives as long as the run.
+        let _ = stages.wait_for(|now| *now >= stage).await;
+    }
+
+    /// Pauses for up to `most`.
+    pub async fn pause(&self, most: Duration) {
+        let ms = usize::try_from(most.as_millis()).unwrap_or(usize::MAX);
+        sleep(Duration::from_millis(self.below(ms) as u64)).await;
+    }
+
+    /// Simulated time.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        now().unwrap_or_default()
+    }
+}

@@ -1,0 +1,42 @@
+//! A fixed set of seeds: nothing is broken, enough happens in them, and a seed is one history.
+
+#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
+
+use std::path::Path;
+
+use plinth_test_simulation::campaign::{Campaign, Outcome, Summary};
+
+/// Seeds from 1 on.
+const SEEDS: u64 = 20;
+
+fn campaign() -> Campaign {
+    Campaign::new(Path::new(env!("CARGO_BIN_EXE_simulate")))
+}
+
+#[test]
+fn no_seed_breaks_anything_and_enough_happens() {
+    let campaign = campaign();
+    let (mut summary, mut accounts) = (Summary::default(), String::new());
+    let note = |outcome: Outcome| {
+        summary.add(&outcome);
+        if !outcome.is_well() {
+            accounts.push_str(&campaign.account(&outcome));
+        }
+        true
+    };
+    campaign.run_all(1..=SEEDS, note).expect("processes");
+    assert!(summary.is_well(), "{}{accounts}", summary.text());
+}
+
+#[test]
+fn a_seed_with_all_its_faults_is_one_history() {
+    let campaign = campaign();
+    let run = |seed| match campaign.run(seed).expect("a process") {
+        Outcome::Ran(report) => report,
+        failed @ Outcome::Failed { .. } => panic!("{}", campaign.account(&failed)),
+    };
+    for seed in [101, 102, 103] {
+        assert_eq!(run(seed), run(seed));
+    }
+    assert_ne!(run(101).hash, run(102).hash);
+}
