@@ -1,7 +1,9 @@
 //! The commit proxy: batches, runs the pipeline, serves read versions.
 
 use plinth_system_config::ShardMap;
-use plinth_types::{Epoch, Incarnation, KeyRange, Mutation, Pid, ServiceRef, Tag, Version};
+use plinth_types::{
+    Epoch, Incarnation, KeyRange, Mutation, Pid, ServiceRef, Tag, Version, Versionstamp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Endpoint, Nothing};
@@ -81,9 +83,33 @@ pub struct CommitRequest {
     pub writes: Vec<KeyRange>,
     /// What it does, in order.
     pub mutations: Vec<Mutation>,
+    /// Where its versionstamp is to be written in what it sets.
+    #[serde(default)]
+    pub stamps: Vec<StampPlace>,
     /// Whether it is the system transaction, which alone passes a closed proxy.
     #[serde(default)]
     pub system: bool,
+}
+
+/// Ten bytes of a [`Mutation::Set`] that the transaction's versionstamp replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StampPlace {
+    /// Which mutation, counted from 0.
+    pub mutation: u32,
+    /// In its key or in its value.
+    pub part: StampPart,
+    /// From which byte on.
+    pub offset: u32,
+}
+
+/// A side of a [`Mutation::Set`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StampPart {
+    /// Its key.
+    Key,
+    /// Its value.
+    Value,
 }
 
 /// A transaction was committed.
@@ -93,6 +119,14 @@ pub struct Committed {
     pub version: Version,
     /// Its place in its batch.
     pub index: u16,
+}
+
+impl Committed {
+    /// Its versionstamp.
+    #[must_use]
+    pub fn versionstamp(&self) -> Versionstamp {
+        Versionstamp { version: self.version, index: self.index }
+    }
 }
 
 /// Asks for a version to read at.

@@ -84,6 +84,14 @@ codes! {
     Conflict => "conflict", CONFLICT, true, NotCommitted;
     /// The read version is older than the window.
     TransactionTooOld => "transaction_too_old", CONFLICT, true, NotCommitted;
+    /// A check of the transaction does not hold.
+    CheckFailed => "check_failed", CONFLICT, false, NotCommitted;
+    /// A condition in a header does not hold.
+    PreconditionFailed => "precondition_failed", PRECONDITION_FAILED, false, NotCommitted;
+    /// The idempotency id stands for another request.
+    IdempotencyMismatch => "idempotency_mismatch", UNPROCESSABLE_ENTITY, false, NotCommitted;
+    /// The interactive transaction has been committed or given up, has expired, or is not known.
+    TransactionEnded => "transaction_ended", GONE, true, NotCommitted;
     /// The version asked for is not there yet.
     FutureVersion => "future_version", SERVICE_UNAVAILABLE, true, NotCommitted;
     /// The storage does not hold that shard now.

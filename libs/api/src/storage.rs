@@ -40,6 +40,10 @@ pub struct ReadRequest {
     pub epoch: Epoch,
     /// The version. Ahead of the storage, it waits; older than the window, it is too old.
     pub version: Version,
+    /// Rather at the newest version that is known here to be committed, if that is later. So a read
+    /// at version 0 is served by whatever the storage has.
+    #[serde(default)]
+    pub newest: bool,
     /// Keys to read.
     #[serde(default)]
     pub keys: Vec<Key>,
@@ -81,10 +85,38 @@ pub struct RangeAnswer {
 /// What was read, in the order asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReadAnswer {
+    /// The version it was read at.
+    pub version: Version,
     /// A value a key; none where the key has none.
     pub values: Vec<Option<Value>>,
     /// An answer a range.
     pub ranges: Vec<RangeAnswer>,
+}
+
+/// Waits until a key has another value than the caller has seen.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WatchRequest {
+    /// The caller's epoch.
+    pub epoch: Epoch,
+    /// The key.
+    pub key: Key,
+    /// The value that the caller has seen; none where the key had none.
+    pub seen: Option<Value>,
+    /// The version that it was seen at: nothing earlier is compared with it.
+    pub from: Version,
+    /// How long to wait, in milliseconds. At most 30,000.
+    pub wait_ms: u64,
+}
+
+/// What a watch came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WatchAnswer {
+    /// Whether the key has another value; only values known to be committed count.
+    pub changed: bool,
+    /// The value, where it has changed; none where the key has none now.
+    pub value: Option<Value>,
+    /// The version that the answer is about; where nothing changed, up to here.
+    pub version: Version,
 }
 
 /// Where a tag stands.
@@ -145,6 +177,8 @@ pub struct ShardConfig {
 pub const ASSIGN: Endpoint<Assignment, Nothing> = Endpoint::put("/v1/assignment");
 /// `POST /v1/reads`.
 pub const READ: Endpoint<ReadRequest, ReadAnswer> = Endpoint::post("/v1/reads");
+/// `POST /v1/watches`.
+pub const WATCH: Endpoint<WatchRequest, WatchAnswer> = Endpoint::post("/v1/watches");
 /// `GET /v1/shard_config`.
 pub const SHARD_CONFIG: Endpoint<ShardConfigQuery, ShardConfig> = Endpoint::get("/v1/shard_config");
 /// `GET /v1/status`.

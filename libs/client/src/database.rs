@@ -1,32 +1,28 @@
-//! Reads and commits against a cluster.
+//! A cluster, as a client sees it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
-use plinth_api::commit_proxy::{COMMIT, CommitRequest, Committed};
-use plinth_api::storage::{READ, ReadRequest};
+use plinth_api::commit_proxy::Committed;
 use plinth_api::{CallError, ErrorCode, Target};
-use plinth_runtime::Scope;
+use plinth_runtime::{Runtime, Scope};
 use plinth_service::Peers;
-use plinth_types::{Epoch, Key, KeyRange, Mutation, Pid, Value, Version};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use plinth_types::{Key, Mutation, Value, Version};
+use tokio::time::sleep;
 
+use crate::attempts::{Attempt, Attempts, Deadline};
+use crate::committing::Commit;
 use crate::read_versions::ReadVersions;
-use crate::{ClientError, Followed, Topology, follow};
+use crate::reading::PEER;
+use crate::{ClientError, Followed, Topology, Transaction, TransactionError, follow};
 
-/// The longest that one peer may take before another one is tried.
-const PEER: Duration = Duration::from_millis(1_500);
-/// How long one replica may take before the next one is asked as well.
-const HEDGE: Duration = Duration::from_millis(100);
-/// How long the proxy of an epoch that is over may take to say what became of a commit.
-const LAST_WORD: Duration = Duration::from_millis(200);
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(5);
-/// The longest pause between two attempts.
-const MAX_PAUSE: Duration = Duration::from_millis(100);
+/// The longest that a transaction waits before it is run again for the second time; it doubles each
+/// time.
+const BACKOFF: Duration = Duration::from_millis(4);
+/// The longest wait of all.
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
+/// How old a version may be that a snapshot is read at.
+const SNAPSHOT_AGE: Duration = Duration::from_secs(1);
 
 /// What was read, and when in the order of commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,24 +36,24 @@ pub struct Read {
 /// A cluster, as a client sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
-    peers: Peers,
-    followed: Followed,
-    read_versions: ReadVersions,
-}
-
-/// What an attempt came to.
-enum Attempt<T> {
-    Done(T),
-    Again(String),
+    pub(crate) runtime: Runtime,
+    pub(crate) peers: Peers,
+    pub(crate) followed: Followed,
+    pub(crate) read_versions: ReadVersions,
 }
 
 impl Database {
     /// A client that finds the cluster by these coordinators. Its tasks live in `scope`.
     #[must_use]
-    pub fn new(scope: &Scope, peers: Peers, coordinators: Vec<Target>) -> Database {
+    pub fn new(
+        runtime: &Runtime,
+        scope: &Scope,
+        peers: Peers,
+        coordinators: Vec<Target>,
+    ) -> Database {
         let followed = follow(scope, peers.clone(), coordinators);
         let read_versions = ReadVersions::new(scope, peers.clone(), followed.clone());
-        Database { peers, followed, read_versions }
+        Database { runtime: runtime.clone(), peers, followed, read_versions }
     }
 
     /// Who does what now, as far as it is known.
@@ -66,235 +62,161 @@ impl Database {
         self.followed.newest()
     }
 
+    /// A transaction, which must have been committed after `within`.
+    #[must_use]
+    pub fn begin(&self, within: Duration) -> Transaction {
+        Transaction::new(self.clone(), Deadline::after(within))
+    }
+
+    /// Runs `body` in a transaction and commits it. Where that conflicts, or took longer than the
+    /// window, both are done again, after a wait that grows with each attempt and is drawn by lot.
+    /// The transaction takes effect once, whatever fails on the way, so `body` itself should change
+    /// nothing else.
+    ///
+    /// # Errors
+    /// What `body` answers, or the last [`ClientError`] at the deadline.
+    pub async fn run<T, E, F, Fut>(&self, within: Duration, mut body: F) -> Result<T, E>
+    where
+        E: TransactionError,
+        F: FnMut(Transaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let deadline = Deadline::after(within);
+        let mut backoff = BACKOFF;
+        loop {
+            let transaction = Transaction::new(self.clone(), deadline);
+            let error = match body(transaction.clone()).await {
+                Ok(value) => match transaction.commit().await {
+                    Ok(_) => return Ok(value),
+                    Err(error) => E::from(error),
+                },
+                Err(error) => error,
+            };
+            let again = error.client_error().is_some_and(ClientError::is_retryable);
+            let wait = self.jitter(backoff);
+            if !again || wait >= deadline.left() {
+                return Err(error);
+            }
+            sleep(wait).await;
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+        }
+    }
+
+    /// Anything up to `most`.
+    pub(crate) fn jitter(&self, most: Duration) -> Duration {
+        let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.runtime.random_u64() % most.saturating_add(1))
+    }
+
     /// The key's value, strictly serializable: no commit acknowledged before the call is missed.
     ///
     /// # Errors
     /// [`ClientError::Unavailable`] at the deadline, [`ClientError::Refused`] where the cluster
     /// will never serve it.
     pub async fn get(&self, key: &Key, within: Duration) -> Result<Read, ClientError> {
-        let mut attempts = self.attempts(within);
+        let mut attempts = Attempts::new(&self.followed, Deadline::after(within));
         loop {
             let (topology, left) = attempts.next().await?;
-            match self.try_get(&topology, key, left).await? {
+            let version = match self.try_read_version(&topology, left).await? {
+                Attempt::Done(version) => version,
+                Attempt::Again(why) => {
+                    attempts.failed(why);
+                    continue;
+                }
+            };
+            match self.try_get(&topology, key, version, left).await {
+                Ok(Attempt::Done(value)) => return Ok(Read { version, value }),
+                Ok(Attempt::Again(why)) => attempts.failed(why),
+                Err(ClientError::TooOld) => attempts.failed(ClientError::TooOld.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The key's value at a version that this client knows to be committed and that is at most a
+    /// second old: commits of the last second may be missed, but it costs no question for a version.
+    ///
+    /// # Errors
+    /// As [`Database::get`].
+    pub async fn get_snapshot(&self, key: &Key, within: Duration) -> Result<Read, ClientError> {
+        let known = self.topology().and_then(|topology| {
+            let version = self.read_versions.recent(topology.epoch(), SNAPSHOT_AGE)?;
+            Some((topology, version))
+        });
+        if let Some((topology, version)) = known
+            && let Ok(Attempt::Done(value)) =
+                self.try_get(&topology, key, version, PEER.min(within)).await
+        {
+            return Ok(Read { version, value });
+        }
+        self.get(key, within).await
+    }
+
+    /// The key's value as some storage has it: the newest version that the storage knows to be
+    /// committed, however old that is. Served without quorum, and while the cluster recovers.
+    ///
+    /// # Errors
+    /// As [`Database::get`].
+    pub async fn get_stale(&self, key: &Key, within: Duration) -> Result<Read, ClientError> {
+        let mut attempts = Attempts::new(&self.followed, Deadline::after(within));
+        loop {
+            let (topology, left) = attempts.next_in_any_state().await?;
+            match self.try_get_newest(&topology, key, left).await? {
                 Attempt::Done(read) => return Ok(read),
                 Attempt::Again(why) => attempts.failed(why),
             }
         }
     }
 
-    async fn try_get(
-        &self,
-        topology: &Arc<Topology>,
-        key: &Key,
-        left: Duration,
-    ) -> Result<Attempt<Read>, ClientError> {
-        let version = match self.read_versions.get(topology, left.min(PEER)).await {
-            Some(Ok(version)) => version,
-            Some(Err(error)) => return retry_read(error),
-            None => return Ok(Attempt::Again("no commit proxy runs".to_owned())),
-        };
-        self.read_at(topology, key, version, left).await
-    }
-
-    async fn read_at(
-        &self,
-        topology: &Topology,
-        key: &Key,
-        version: Version,
-        left: Duration,
-    ) -> Result<Attempt<Read>, ClientError> {
-        let no_storage = || ClientError::NoStorage { key: key.clone(), version };
-        let tag = topology.tag_of(key.as_bytes()).ok_or_else(no_storage)?;
-        let epoch = topology.epoch();
-        let request = ReadRequest { epoch, version, keys: vec![key.clone()], ranges: Vec::new() };
-        let mut replicas: Vec<&Pid> = topology.storages(tag).collect();
-        if replicas.is_empty() {
-            return Ok(Attempt::Again(no_storage().to_string()));
-        }
-        // Spread over the replicas by key. One that is slow or gone costs a short wait, since the
-        // next one is asked beside it.
-        let start = usize::from(key.as_bytes().last().copied().unwrap_or(0)) % replicas.len();
-        replicas.rotate_left(start);
-        let mut unasked = replicas.into_iter();
-        let mut asked = FuturesUnordered::new();
-        let mut last = String::new();
-        loop {
-            if let Some(replica) = unasked.next() {
-                asked.push(self.read_from(replica, &request, left.min(PEER)));
-            }
-            let hedge = async {
-                match unasked.len() {
-                    0 => std::future::pending().await,
-                    _ => sleep(HEDGE).await,
-                }
-            };
-            tokio::select! {
-                biased;
-                answer = asked.next() => match answer {
-                    Some(Ok(value)) => return Ok(Attempt::Done(Read { version, value })),
-                    Some(Err(why)) => last = why,
-                    None => return Ok(Attempt::Again(last)),
-                },
-                () = hedge => {}
-            }
-        }
-    }
-
-    /// What one replica says.
-    async fn read_from(
-        &self,
-        replica: &Pid,
-        request: &ReadRequest,
-        limit: Duration,
-    ) -> Result<Option<Value>, String> {
-        let target = Target::from(replica);
-        let answer = self.peers.call(&target, &READ, request, Some(request.epoch), limit).await;
-        let answer = answer.map_err(|error| error.to_string())?;
-        let value = answer.values.into_iter().next();
-        value.ok_or_else(|| format!("{} answers without a value", target.address))
-    }
-
-    /// Commits blind writes: mutations that depend on nothing read.
+    /// A version to read at: no commit acknowledged before the call is above it.
     ///
     /// # Errors
-    /// [`ClientError::CommitUnknownResult`] where the commit may have taken effect; it is not tried
-    /// again, since the first attempt could then take effect twice.
-    pub async fn write(
-        &self,
-        mutations: Vec<Mutation>,
-        within: Duration,
-    ) -> Result<Committed, ClientError> {
-        self.commit(None, Vec::new(), mutations, within).await
+    /// As [`Database::get`].
+    pub async fn read_version(&self, within: Duration) -> Result<Version, ClientError> {
+        self.read_version_by(Deadline::after(within)).await
     }
 
-    /// Commits a transaction that read `reads` at `read_version`.
-    ///
-    /// # Errors
-    /// As [`Database::write`]; [`ClientError::Conflict`] and [`ClientError::TooOld`] where the
-    /// transaction must be run again from its reads on.
-    pub async fn commit(
-        &self,
-        read_version: Option<Version>,
-        reads: Vec<KeyRange>,
-        mutations: Vec<Mutation>,
-        within: Duration,
-    ) -> Result<Committed, ClientError> {
-        let mut attempts = self.attempts(within);
-        let mut request = CommitRequest {
-            epoch: Epoch::ZERO,
-            read_version,
-            reads,
-            writes: Vec::new(),
-            mutations,
-            system: false,
-        };
+    pub(crate) async fn read_version_by(&self, deadline: Deadline) -> Result<Version, ClientError> {
+        let mut attempts = Attempts::new(&self.followed, deadline);
         loop {
             let (topology, left) = attempts.next().await?;
-            request.epoch = topology.epoch();
-            match self.try_commit(&topology, &request, left).await? {
-                Attempt::Done(committed) => return Ok(committed),
+            match self.try_read_version(&topology, left).await? {
+                Attempt::Done(version) => return Ok(version),
                 Attempt::Again(why) => attempts.failed(why),
             }
         }
     }
 
-    async fn try_commit(
+    pub(crate) async fn try_read_version(
         &self,
-        topology: &Topology,
-        request: &CommitRequest,
+        topology: &Arc<Topology>,
         left: Duration,
-    ) -> Result<Attempt<Committed>, ClientError> {
-        let Some(proxy) = topology.commit_proxies().next() else {
-            return Ok(Attempt::Again("no commit proxy runs".to_owned()));
-        };
-        let target = Target::from(proxy);
-        let epoch = request.epoch;
-        let call = async { self.peers.call(&target, &COMMIT, request, Some(epoch), left).await };
-        let over = async {
-            self.followed.superseded(epoch).await;
-            sleep(LAST_WORD).await;
-        };
-        let answer = tokio::select! {
-            biased;
-            answer = call => answer,
-            () = over => {
-                let detail = format!("epoch {epoch} ended before {} answered", target.address);
-                return Err(ClientError::CommitUnknownResult(detail));
-            }
-        };
-        match answer {
-            Ok(committed) => Ok(Attempt::Done(committed)),
-            Err(error) => match error.code() {
-                Some(ErrorCode::Conflict) => Err(ClientError::Conflict),
-                Some(ErrorCode::TransactionTooOld) => Err(ClientError::TooOld),
-                _ if !error.had_no_effect() => {
-                    Err(ClientError::CommitUnknownResult(error.to_string()))
-                }
-                _ => retry(error),
-            },
+    ) -> Result<Attempt<Version>, ClientError> {
+        match self.read_versions.get(topology, left.min(PEER)).await {
+            Some(Ok(version)) => Ok(Attempt::Done(version)),
+            Some(Err(error)) => retry_read(error),
+            None => Ok(Attempt::Again("no commit proxy runs".to_owned())),
         }
     }
 
-    fn attempts(&self, within: Duration) -> Attempts {
-        Attempts {
-            topology: self.followed.watch(),
-            followed: self.followed.clone(),
-            within,
-            deadline: Instant::now() + within,
-            pause: None,
-            last: "no director tells the layout".to_owned(),
-        }
-    }
-}
-
-/// Attempts, on ever newer knowledge of the layout, until one is done or time is up.
-struct Attempts {
-    topology: watch::Receiver<Option<Arc<Topology>>>,
-    followed: Followed,
-    within: Duration,
-    deadline: Instant,
-    /// How long to wait before the next attempt; none before the first.
-    pause: Option<Duration>,
-    last: String,
-}
-
-impl Attempts {
-    /// What to make the next attempt on, and the time that is left for it.
-    async fn next(&mut self) -> Result<(Arc<Topology>, Duration), ClientError> {
-        if let Some(pause) = self.pause {
-            // A new layout is worth an attempt at once; else the same peers get a moment.
-            tokio::select! {
-                biased;
-                _ = self.topology.changed() => self.pause = Some(PAUSE),
-                () = sleep_until((Instant::now() + pause).min(self.deadline)) => {}
-            }
-        }
-        let open = self.topology.wait_for(|topology| {
-            topology.as_ref().is_some_and(|topology| topology.live.accepting_commits)
-        });
-        let current = match timeout_at(self.deadline, open).await {
-            Ok(Ok(current)) => current.clone(),
-            Ok(Err(_)) | Err(_) => None,
-        };
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        match current {
-            Some(topology) if !left.is_zero() => Ok((topology, left)),
-            _ => Err(ClientError::Unavailable {
-                within_ms: u64::try_from(self.within.as_millis()).unwrap_or(u64::MAX),
-                detail: std::mem::take(&mut self.last),
-            }),
-        }
-    }
-
-    fn failed(&mut self, why: String) {
-        self.followed.doubt();
-        self.last = why;
-        self.pause = Some(self.pause.map_or(PAUSE, |pause| (pause * 2).min(MAX_PAUSE)));
+    /// Commits blind writes, once: mutations that depend on nothing read. A commit whose fate is
+    /// not known is settled by another attempt.
+    ///
+    /// # Errors
+    /// [`ClientError::Unavailable`] at the deadline; [`ClientError::CommitUnknownResult`] if an
+    /// attempt's fate is not known even then.
+    pub async fn write(
+        &self,
+        mutations: Vec<Mutation>,
+        within: Duration,
+    ) -> Result<Committed, ClientError> {
+        let commit = Commit { mutations, ..Commit::default() };
+        self.commit_once(commit, Deadline::after(within)).await
     }
 }
 
 /// An attempt that had no effect is worth another one, unless the cluster will always refuse it.
-fn retry<T>(error: CallError) -> Result<Attempt<T>, ClientError> {
+pub(crate) fn retry<T>(error: CallError) -> Result<Attempt<T>, ClientError> {
     match error {
         CallError::Problem(problem) if !problem.retryable => Err(ClientError::Refused(problem)),
         other => Ok(Attempt::Again(other.to_string())),
@@ -302,7 +224,7 @@ fn retry<T>(error: CallError) -> Result<Attempt<T>, ClientError> {
 }
 
 /// Reads have no effect, so whatever happened they are worth another attempt.
-fn retry_read<T>(error: CallError) -> Result<Attempt<T>, ClientError> {
+pub(crate) fn retry_read<T>(error: CallError) -> Result<Attempt<T>, ClientError> {
     match error {
         CallError::Problem(problem)
             if !problem.retryable && problem.code != ErrorCode::DeadlineExceeded =>

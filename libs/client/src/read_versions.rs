@@ -2,15 +2,16 @@
 //! round serves them all. A round serves only who asked before it was sent, so that what it answers
 //! is not older than the question.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plinth_api::commit_proxy::{READ_VERSION, ReadVersion, ReadVersionRequest};
 use plinth_api::{CallError, ErrorCode, Problem, Target};
 use plinth_runtime::Scope;
 use plinth_service::Peers;
-use plinth_types::Version;
+use plinth_types::{Epoch, Version};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::{Followed, Topology};
@@ -27,22 +28,47 @@ struct Request {
     answer: oneshot::Sender<Answer>,
 }
 
+/// A version that is known to be committed, of which epoch, and since when it is known.
+#[derive(Clone, Copy)]
+struct Learnt {
+    epoch: Epoch,
+    version: Version,
+    at: Instant,
+}
+
 /// Asks for read versions on behalf of many.
 #[derive(Clone)]
 pub(crate) struct ReadVersions {
     requests: mpsc::Sender<Request>,
+    newest: Arc<Mutex<Option<Learnt>>>,
 }
 
 impl ReadVersions {
     pub(crate) fn new(scope: &Scope, peers: Peers, followed: Followed) -> ReadVersions {
         let (requests, mut queue) = mpsc::channel::<Request>(QUEUE);
+        let versions = ReadVersions { requests, newest: Arc::default() };
+        let learning = Arc::clone(&versions.newest);
         drop(scope.spawn("read versions", async move {
             let mut waiting = Vec::new();
             while queue.recv_many(&mut waiting, QUEUE).await > 0 {
-                serve(&peers, &followed, &mut waiting).await;
+                if let Some((epoch, version)) = serve(&peers, &followed, &mut waiting).await {
+                    learn(&learning, epoch, version);
+                }
             }
         }));
-        ReadVersions { requests }
+        versions
+    }
+
+    /// Notes a version that a commit was answered with.
+    pub(crate) fn learn(&self, epoch: Epoch, version: Version) {
+        learn(&self.newest, epoch, version);
+    }
+
+    /// The newest version of an epoch that is known to be committed, if it was learnt so recently.
+    pub(crate) fn recent(&self, epoch: Epoch, age: Duration) -> Option<Version> {
+        let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let Learnt { epoch: of, version, at } = newest?;
+        (of == epoch && at.elapsed() <= age).then_some(version)
     }
 
     /// A version to read at, in the epoch of `topology`. None where no proxy of it runs or the
@@ -56,18 +82,27 @@ impl ReadVersions {
     }
 }
 
+fn learn(newest: &Mutex<Option<Learnt>>, epoch: Epoch, version: Version) {
+    let mut newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = newest.map(|known| (known.epoch, known.version));
+    if known.is_none_or(|known| known <= (epoch, version)) {
+        *newest = Some(Learnt { epoch, version, at: Instant::now() });
+    }
+}
+
 /// One round: everybody who waits gets what a proxy of the newest topology says.
-async fn serve(peers: &Peers, followed: &Followed, waiting: &mut Vec<Request>) {
+async fn serve(
+    peers: &Peers,
+    followed: &Followed,
+    waiting: &mut Vec<Request>,
+) -> Option<(Epoch, Version)> {
     let newest = waiting.iter().max_by_key(|request| request.topology.epoch());
-    let Some((topology, span)) =
-        newest.map(|request| (Arc::clone(&request.topology), request.span.clone()))
-    else {
-        return;
-    };
+    let (topology, span) =
+        newest.map(|request| (Arc::clone(&request.topology), request.span.clone()))?;
     let limit = waiting.iter().map(|request| request.limit).max().unwrap_or_default();
     let Some(proxy) = topology.commit_proxies().next() else {
         waiting.clear();
-        return;
+        return None;
     };
     let epoch = topology.epoch();
     let request = ReadVersionRequest { epoch };
@@ -85,4 +120,5 @@ async fn serve(peers: &Peers, followed: &Followed, waiting: &mut Vec<Request>) {
     for request in waiting.drain(..) {
         let _ = request.answer.send(answer.clone());
     }
+    answer.ok().map(|version| (epoch, version))
 }

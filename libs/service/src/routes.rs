@@ -51,6 +51,13 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self
     }
 
+    /// Changes the document where it can't be told from the routes.
+    #[must_use]
+    pub fn document(mut self, change: impl FnOnce(&mut OpenApi)) -> Self {
+        change(self.router.get_openapi_mut());
+        self
+    }
+
     /// Adds routes that need no proof.
     #[must_use]
     pub fn anyone(self, routes: UtoipaMethodRouter<S>) -> Self {

@@ -16,7 +16,7 @@ pub struct ParseError {
 }
 
 impl ParseError {
-    fn new(text: &str, expected: &'static str) -> Self {
+    pub(crate) fn new(text: &str, expected: &'static str) -> Self {
         ParseError { text: text.to_owned(), expected }
     }
 }

@@ -21,8 +21,14 @@ pub const SYSTEM_SHARD: &[u8] = b"\xff/system/";
 /// First key after that shard (its last byte raised by one).
 pub const SYSTEM_SHARD_END: &[u8] = b"\xff/system0";
 
-/// In JSON, bytes are a string where they are UTF-8, else `{"b64": "…"}`. Binary formats take them
-/// as they are.
+/// First key of the outcomes that idempotency ids stand for. They are the system's, but no part of
+/// the configuration: they lie in the shards of users' data, written by services for users.
+pub const IDEMPOTENCY_KEYS: &[u8] = b"\xff/idempotency/";
+/// First key after them (its last byte raised by one).
+pub const IDEMPOTENCY_KEYS_END: &[u8] = b"\xff/idempotency0";
+
+/// In JSON, bytes are a string where they are text, else `{"b64": "…"}`. Control characters are no
+/// text: JSON would make six bytes of each. Binary formats take them as they are.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum JsonBytes {
@@ -35,9 +41,10 @@ fn serialize_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, 
     if !serializer.is_human_readable() {
         return serializer.serialize_bytes(bytes);
     }
+    let control = |byte: &u8| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
     match std::str::from_utf8(bytes) {
-        Ok(text) => serializer.serialize_str(text),
-        Err(_) => {
+        Ok(text) if !bytes.iter().any(control) => serializer.serialize_str(text),
+        Ok(_) | Err(_) => {
             let mut map = serializer.serialize_map(Some(1))?;
             map.serialize_entry("b64", &STANDARD.encode(bytes))?;
             map.end()
@@ -204,6 +211,24 @@ impl KeyRange {
         KeyRange::new(Key::from_static(SYSTEM_SHARD), Key::from_static(SYSTEM_SHARD_END))
     }
 
+    /// The outcomes that idempotency ids stand for.
+    #[must_use]
+    pub fn idempotency_keys() -> KeyRange {
+        KeyRange::new(Key::from_static(IDEMPOTENCY_KEYS), Key::from_static(IDEMPOTENCY_KEYS_END))
+    }
+
+    /// The keys of users.
+    #[must_use]
+    pub fn user_keys() -> KeyRange {
+        KeyRange::new(Key::default(), Key::from_static(SYSTEM_KEYSPACE))
+    }
+
+    /// Whether every key of `other` is in it.
+    #[must_use]
+    pub fn covers(&self, other: &KeyRange) -> bool {
+        other.is_empty() || self.intersection(other).as_ref() == Some(other)
+    }
+
     /// Whether no key is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -237,6 +262,10 @@ mod tests {
     fn bytes_in_json_are_text_or_base64() {
         let text = Key::from("hello");
         assert_eq!(serde_json::to_string(&text).expect("json"), "\"hello\"");
+        let number = Value::from(&b"\x01\0"[..]);
+        assert_eq!(serde_json::to_string(&number).expect("json"), r#"{"b64":"AQA="}"#);
+        let lines = Value::from("a\n\tb\u{7f}");
+        assert_eq!(serde_json::to_string(&lines).expect("json"), "\"a\\n\\tb\u{7f}\"");
         let raw = Key::from(&b"\xff/x"[..]);
         let json = serde_json::to_string(&raw).expect("json");
         assert_eq!(json, r#"{"b64":"/y94"}"#);
@@ -248,8 +277,12 @@ mod tests {
         let range = KeyRange::new("b".into(), "d".into());
         assert!(range.contains(b"b") && range.contains(b"c\xff") && !range.contains(b"d"));
         assert_eq!(range.intersection(&KeyRange::single(&"d".into())), None);
-        assert_eq!(range.intersection(&KeyRange::all()), Some(range));
+        assert_eq!(range.intersection(&KeyRange::all()), Some(range.clone()));
         assert!(KeyRange::system_shard().contains(b"\xff/system/config"));
         assert!(!KeyRange::system_shard().contains(b"\xff/systems"));
+        let users = KeyRange::user_keys();
+        assert!(users.covers(&range) && users.covers(&users) && !range.covers(&users));
+        assert!(!users.covers(&KeyRange::all()) && !users.covers(&KeyRange::idempotency_keys()));
+        assert!(KeyRange::idempotency_keys().contains(b"\xff/idempotency/x"));
     }
 }

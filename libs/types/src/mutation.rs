@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Key, KeyRange, Value};
+use crate::{AtomicOp, Key, KeyRange, Value};
 
 /// One change. A transaction's mutations are applied in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -22,6 +22,15 @@ pub enum Mutation {
     },
     /// No key of the range has a value.
     ClearRange(KeyRange),
+    /// The key has what the operation makes of its value.
+    Atomic {
+        /// The key.
+        key: Key,
+        /// The operation.
+        op: AtomicOp,
+        /// Its other side.
+        operand: Value,
+    },
 }
 
 impl Mutation {
@@ -29,7 +38,9 @@ impl Mutation {
     #[must_use]
     pub fn range(&self) -> KeyRange {
         match self {
-            Mutation::Set { key, .. } | Mutation::Clear { key } => KeyRange::single(key),
+            Mutation::Set { key, .. } | Mutation::Clear { key } | Mutation::Atomic { key, .. } => {
+                KeyRange::single(key)
+            }
             Mutation::ClearRange(range) => range.clone(),
         }
     }
@@ -38,7 +49,9 @@ impl Mutation {
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
-            Mutation::Set { key, value } => key.0.len() + value.0.len(),
+            Mutation::Set { key, value } | Mutation::Atomic { key, operand: value, .. } => {
+                key.0.len() + value.0.len()
+            }
             Mutation::Clear { key } => key.0.len(),
             Mutation::ClearRange(range) => {
                 range.from.0.len() + range.to.as_ref().map_or(0, |to| to.0.len())

@@ -9,7 +9,7 @@ use plinth_api::log::Entry;
 use plinth_api::resolver::{Resolution, Verdict};
 use plinth_api::sequencer::{CommitVersion, CommitVersionRequest, CommittedRequest};
 use plinth_api::{Taken, Tenure, TenureError};
-use plinth_types::{Epoch, Incarnation, Version};
+use plinth_types::{Epoch, Incarnation, Version, Versionstamp};
 
 use crate::Limits;
 use crate::command::{Command, PeerFailure, Ticket, Work};
@@ -193,6 +193,9 @@ impl CommitProxy {
                 .failed(batch, PeerFailure { peer: members.sequencer.service.clone(), detail });
         }
         found.stage = Stage::Resolving(place);
+        for (index, (_, transaction)) in (0u16..).zip(&mut found.transactions) {
+            transaction.stamp(Versionstamp { version: place.version, index });
+        }
         let requests = members
             .resolvers
             .iter()

@@ -76,6 +76,7 @@ fn set(key: &str) -> Transaction {
         writes: vec![KeyRange::single(&key)],
         bytes: key.0.len(),
         mutations: vec![Mutation::Set { key, value: Value::default() }],
+        stamps: vec![],
         system: false,
     }
 }
@@ -431,4 +432,37 @@ fn an_assignment_must_be_possible() {
         assert_eq!(proxy.status().epoch, Epoch::ZERO);
     }
     assert!(proxy.assign(base).is_ok());
+}
+
+#[test]
+fn versionstamps_are_the_places_that_are_answered() {
+    use plinth_api::commit_proxy::{StampPart, StampPlace};
+    let stamped = |key: &str| {
+        let place = StampPlace { mutation: 0, part: StampPart::Key, offset: 1 };
+        Transaction { writes: vec![], stamps: vec![place], ..set(key) }
+    };
+    let mut play = Play::new(open());
+    play.commit(1, set("a"));
+    let first = play.call();
+    play.commit(2, stamped("b0123456789"));
+    play.commit(3, stamped("c0123456789"));
+    play.serve(first);
+    play.serve_until(is_push);
+    let resolve = play.serve_until(|command| matches!(command, Command::Resolve { .. }));
+    let Command::Resolve { requests, .. } = &resolve else { panic!() };
+    let writes: Vec<KeyRange> =
+        requests[0].transactions.iter().flat_map(|footprint| footprint.writes.clone()).collect();
+    play.serve(resolve);
+    let push = play.serve_until(is_push);
+    let Command::Push { entries, .. } = &push else { panic!() };
+    let pushed: Vec<Key> =
+        entries[0].messages[0].mutations.iter().map(|mutation| mutation.range().from).collect();
+    play.serve(push);
+    play.serve_all();
+    let expected = [(2, b"b"), (3, b"c")].map(|(ticket, prefix)| {
+        let place = play.answers[&Ticket(ticket)].clone().unwrap().versionstamp();
+        Key::from([&prefix[..], &place.to_bytes()].concat())
+    });
+    assert_eq!(pushed, expected);
+    assert_eq!(writes, expected.each_ref().map(KeyRange::single));
 }

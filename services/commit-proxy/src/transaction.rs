@@ -1,14 +1,15 @@
 //! Transactions as they may enter a batch, and what a batch becomes for resolvers and logs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use plinth_api::commit_proxy::CommitRequest;
+use plinth_api::commit_proxy::{CommitRequest, StampPart, StampPlace};
 use plinth_api::log::TagMutations;
 use plinth_api::resolver::Footprint;
 use plinth_api::{ErrorCode, Problem};
 use plinth_system_config::ShardMap;
 use plinth_types::{
-    KEY_LIMIT, KeyRange, Mutation, SYSTEM_KEYSPACE, TRANSACTION_LIMIT, Tag, VALUE_LIMIT, Version,
+    IDEMPOTENCY_KEYS, KEY_LIMIT, Key, KeyRange, Mutation, TRANSACTION_LIMIT, Tag, VALUE_LIMIT,
+    Value, Version, Versionstamp,
 };
 
 /// A commit request that is within all limits.
@@ -22,6 +23,8 @@ pub struct Transaction {
     pub writes: Vec<KeyRange>,
     /// What it does.
     pub mutations: Vec<Mutation>,
+    /// Where its versionstamp goes.
+    pub stamps: Vec<StampPlace>,
     /// Whether it is the system transaction.
     pub system: bool,
     /// Bytes of keys and values.
@@ -46,6 +49,12 @@ pub enum TransactionError {
         /// The field.
         field: String,
     },
+    /// There is no room for a versionstamp where one is asked for.
+    #[error("{field} must name ten bytes of the key or value of a set")]
+    Stamp {
+        /// The field.
+        field: String,
+    },
     /// Something is too large.
     #[error("{field} has {actual} bytes, and may have {limit}")]
     Limit {
@@ -65,7 +74,7 @@ impl From<TransactionError> for Problem {
             TransactionError::NoReadVersion => {
                 Problem::new(ErrorCode::InvalidRequest, detail).with("field", "read_version")
             }
-            TransactionError::EmptyRange { field } => {
+            TransactionError::EmptyRange { field } | TransactionError::Stamp { field } => {
                 Problem::new(ErrorCode::InvalidRequest, detail).with("field", field)
             }
             TransactionError::SystemKey { field } => {
@@ -88,8 +97,9 @@ impl Transaction {
     /// # Errors
     /// The first thing that is wrong, by field.
     pub fn validate(request: CommitRequest) -> Result<Transaction, TransactionError> {
-        let CommitRequest { epoch: _, read_version, reads, mut writes, mutations, system } =
+        let CommitRequest { epoch: _, read_version, reads, mut writes, mutations, stamps, system } =
             request;
+        let stamped_keys = check_stamps(&stamps, &mutations)?;
         if !reads.is_empty() && read_version.is_none() {
             return Err(TransactionError::NoReadVersion);
         }
@@ -104,12 +114,30 @@ impl Transaction {
             if !system {
                 check_user_mutation(mutation, &range, &field)?;
             }
-            writes.push(range);
+            // A key that a versionstamp is still to be written in is known with the version.
+            if !stamped_keys.contains(&index) {
+                writes.push(range);
+            }
         }
         if !system {
             limit(bytes, TRANSACTION_LIMIT, &|| "the transaction".to_owned())?;
         }
-        Ok(Transaction { read_version, reads, writes, mutations, system, bytes })
+        Ok(Transaction { read_version, reads, writes, mutations, stamps, system, bytes })
+    }
+
+    /// Writes its versionstamp where it is asked for, and counts the keys that this makes among
+    /// what it changes. Once, when it has its place in the order of commits.
+    pub fn stamp(&mut self, stamp: Versionstamp) {
+        for StampPlace { mutation, part, offset } in std::mem::take(&mut self.stamps) {
+            let Some((key, value)) = set_at(&mut self.mutations, mutation) else { continue };
+            match part {
+                StampPart::Key => {
+                    *key = Key::from(stamped(key.as_bytes(), offset, stamp));
+                    self.writes.push(KeyRange::single(key));
+                }
+                StampPart::Value => *value = Value::from(stamped(value.as_bytes(), offset, stamp)),
+            }
+        }
     }
 
     /// The part that a resolver of these keys judges.
@@ -126,6 +154,60 @@ impl Transaction {
     }
 }
 
+/// The key and value of a set.
+fn set_at(mutations: &mut [Mutation], index: u32) -> Option<(&mut Key, &mut Value)> {
+    match mutations.get_mut(usize::try_from(index).ok()?)? {
+        Mutation::Set { key, value } => Some((key, value)),
+        Mutation::Clear { .. } | Mutation::ClearRange(_) | Mutation::Atomic { .. } => None,
+    }
+}
+
+fn stamped(bytes: &[u8], offset: u32, stamp: Versionstamp) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let room = stamp_room(bytes.len(), offset).and_then(|room| bytes.get_mut(room));
+    if let Some(room) = room {
+        room.copy_from_slice(&stamp.to_bytes());
+    }
+    bytes
+}
+
+/// The ten bytes from `offset` on, where there are so many.
+fn stamp_room(length: usize, offset: u32) -> Option<std::ops::Range<usize>> {
+    let from = usize::try_from(offset).ok()?;
+    let to = from.checked_add(Versionstamp::LENGTH)?;
+    (to <= length).then_some(from..to)
+}
+
+/// Every place must be there. Answers which mutations have one in their key.
+fn check_stamps(
+    stamps: &[StampPlace],
+    mutations: &[Mutation],
+) -> Result<BTreeSet<usize>, TransactionError> {
+    let mut keys = BTreeSet::new();
+    for (number, StampPlace { mutation, part, offset }) in stamps.iter().enumerate() {
+        let wrong = || TransactionError::Stamp { field: format!("stamps[{number}]") };
+        let index = usize::try_from(*mutation).map_err(|_| wrong())?;
+        let Some(Mutation::Set { key, value }) = mutations.get(index) else {
+            return Err(wrong());
+        };
+        let length = match part {
+            StampPart::Key => key.0.len(),
+            StampPart::Value => value.0.len(),
+        };
+        stamp_room(length, *offset).ok_or_else(wrong)?;
+        if *part == StampPart::Key {
+            // No versionstamp may move a key from one keyspace to another.
+            let fixed = key.as_bytes().get(..usize::try_from(*offset).unwrap_or(usize::MAX));
+            let moves =
+                key.is_system() && fixed.is_none_or(|fixed| !fixed.starts_with(IDEMPOTENCY_KEYS));
+            if moves || !keys.insert(index) {
+                return Err(wrong());
+            }
+        }
+    }
+    Ok(keys)
+}
+
 fn check_ranges(field: &str, ranges: &[KeyRange]) -> Result<usize, TransactionError> {
     ranges.iter().enumerate().try_fold(0, |bytes, (index, range)| {
         if range.is_empty() {
@@ -140,14 +222,17 @@ fn check_user_mutation(
     range: &KeyRange,
     field: &dyn Fn() -> String,
 ) -> Result<(), TransactionError> {
-    let below_system = range.to.as_ref().is_some_and(|to| to.as_bytes() <= SYSTEM_KEYSPACE);
     let (key, value) = match mutation {
-        Mutation::Set { key, value } => (key, value.0.len()),
+        Mutation::Set { key, value } | Mutation::Atomic { key, operand: value, .. } => {
+            (key, value.0.len())
+        }
         Mutation::Clear { key } => (key, 0),
         // The end of a range is a boundary, which may be just above the longest key.
         Mutation::ClearRange(range) => (&range.from, 0),
     };
-    if !below_system && (matches!(mutation, Mutation::ClearRange(_)) || key.is_system()) {
+    // What idempotency ids stand for is written along with users' transactions. That no user names
+    // such a key himself is the gateway's care.
+    if !KeyRange::user_keys().covers(range) && !KeyRange::idempotency_keys().covers(range) {
         return Err(TransactionError::SystemKey { field: field() });
     }
     limit(key.0.len(), KEY_LIMIT, &|| format!("{}'s key", field()))?;
@@ -170,7 +255,9 @@ impl ByTag {
     pub(crate) fn add(&mut self, mutations: Vec<Mutation>, shards: &ShardMap) {
         for mutation in mutations {
             match &mutation {
-                Mutation::Set { key, .. } | Mutation::Clear { key } => {
+                Mutation::Set { key, .. }
+                | Mutation::Clear { key }
+                | Mutation::Atomic { key, .. } => {
                     if let Some(tag) = shards.tag_of(key.as_bytes()) {
                         self.0.entry(tag).or_default().push(mutation);
                     }
@@ -206,6 +293,7 @@ mod tests {
             reads: vec![],
             writes: vec![],
             mutations,
+            stamps: vec![],
             system: false,
         }
     }
@@ -258,6 +346,61 @@ mod tests {
             ..request(vec![set(b"\xff/system/config", VALUE_LIMIT + 1); 101])
         };
         assert!(Transaction::validate(exempt).is_ok());
+    }
+
+    #[test]
+    fn outcomes_of_ids_are_the_only_system_keys_that_a_transaction_may_write() {
+        let accepted = |key: &[u8]| Transaction::validate(request(vec![set(key, 1)])).is_ok();
+        assert!(accepted(b"\xff/idempotency/x"));
+        for key in [&b"\xff/idempotency"[..], b"\xff/idempotency0", b"\xff/system/epoch", b"\xff"] {
+            assert!(!accepted(key), "{key:?}");
+        }
+        let across = clear(b"\xff/idempotency/", Some(b"\xff/idempotency1"));
+        assert!(Transaction::validate(request(vec![across])).is_err());
+    }
+
+    fn stamp(mutation: u32, part: StampPart, offset: u32) -> StampPlace {
+        StampPlace { mutation, part, offset }
+    }
+
+    #[test]
+    fn a_versionstamp_is_written_where_it_is_asked_for() {
+        let pair =
+            |key: &[u8], value: &[u8]| Mutation::Set { key: key.into(), value: value.into() };
+        let mutations =
+            vec![set(b"a", 1), pair(b"job/0123456789/x", b"v"), pair(b"k", b"0123456789")];
+        let stamps = vec![stamp(1, StampPart::Key, 4), stamp(2, StampPart::Value, 0)];
+        let mut transaction =
+            Transaction::validate(CommitRequest { stamps, ..request(mutations) }).unwrap();
+        let before = [KeyRange::single(&"a".into()), KeyRange::single(&"k".into())];
+        assert_eq!(transaction.writes, before);
+        transaction.stamp(Versionstamp { version: Version(0x0102), index: 3 });
+        let key = b"job/\0\0\0\0\0\0\x01\x02\0\x03/x";
+        assert_eq!(transaction.mutations[1], pair(key, b"v"));
+        let value = b"\0\0\0\0\0\0\x01\x02\0\x03";
+        assert_eq!(transaction.mutations[2], pair(b"k", value));
+        assert_eq!(transaction.writes[2..], [KeyRange::single(&Key::from(&key[..]))]);
+    }
+
+    #[test]
+    fn a_versionstamp_needs_its_ten_bytes_in_a_set() {
+        for (mutation, stamps) in [
+            (set(b"012345678", 1), vec![stamp(0, StampPart::Key, 0)]),
+            (set(b"0123456789", 1), vec![stamp(0, StampPart::Key, 1)]),
+            (set(b"0123456789", 1), vec![stamp(0, StampPart::Key, u32::MAX)]),
+            (set(b"0123456789", 1), vec![stamp(1, StampPart::Key, 0)]),
+            (set(b"k", 9), vec![stamp(0, StampPart::Value, 0)]),
+            (clear(b"0123456789", Some(b"1")), vec![stamp(0, StampPart::Key, 0)]),
+            (
+                set(b"01234567890", 1),
+                vec![stamp(0, StampPart::Key, 0), stamp(0, StampPart::Key, 1)],
+            ),
+            (set(b"\xff/idempotency/9", 1), vec![stamp(0, StampPart::Key, 2)]),
+        ] {
+            let request = CommitRequest { stamps, ..request(vec![mutation.clone()]) };
+            let error = error(request);
+            assert!(matches!(error, TransactionError::Stamp { .. }), "{mutation:?}: {error}");
+        }
     }
 
     #[test]

@@ -253,6 +253,7 @@ fn set(key: &str) -> CommitRequest {
         reads: vec![],
         writes: vec![],
         mutations: vec![Mutation::Set { key: Key::from(key), value: Value::from("v") }],
+        stamps: vec![],
         system: false,
     }
 }

@@ -75,7 +75,7 @@ fn no_answer(error: &CallError) -> Failure {
 impl Gateway {
     /// The first answer of a coordinator; one that is not the leader forwards. One that is slow is
     /// not waited for: the next is asked beside it.
-    async fn ask<T: DeserializeOwned>(
+    pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         endpoint: &Endpoint<Nothing, T>,
     ) -> Result<Answered<T>, Failure> {

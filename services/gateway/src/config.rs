@@ -13,12 +13,17 @@ pub struct Config {
     pub foreman: Option<Target>,
     /// How long a request may take before it is answered as unavailable. 100 ms to 60 s.
     pub deadline: Duration,
+    /// Requests for data that may be under way at a time, at least 1.
+    pub requests: usize,
+    /// Watches that may wait at a time, at least 1.
+    pub watches: usize,
 }
 
 impl Config {
-    /// With a deadline of 5 s.
+    /// With a deadline of 5 s, 4,096 requests and 10,000 watches.
     #[must_use]
     pub fn new(coordinators: Vec<Target>, foreman: Option<Target>) -> Config {
-        Config { coordinators, foreman, deadline: Duration::from_secs(5) }
+        let deadline = Duration::from_secs(5);
+        Config { coordinators, foreman, deadline, requests: 4_096, watches: 10_000 }
     }
 }

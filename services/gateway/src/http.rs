@@ -1,20 +1,15 @@
-//! The routes.
+//! What the handlers share, and the routes together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{OriginalUri, State};
-use axum::response::{IntoResponse as _, Response};
-use http::{HeaderMap, HeaderValue, header};
-use plinth_api::gateway::{KeyAnswer, Written};
-use plinth_api::{ErrorCode, HEADER_VERSION, Problem};
 use plinth_client::Database;
-use plinth_service::{Body, Caller, Context, Fails as _, Failure, Json, Query, RequestId, Routes};
-use plinth_types::{Key, Mutation, Version};
-use serde::Deserialize;
-use utoipa_axum::routes;
+use plinth_service::{Context, Routes};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa::openapi::{HttpMethod, PathItem};
 
-use crate::keys::{any_key, user_key, user_value};
-use crate::{Config, cluster};
+use crate::transactions::Sessions;
+use crate::{Config, cluster, transactions, values, watching};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -24,39 +19,56 @@ pub(crate) struct Inner {
     pub(crate) context: Context,
     pub(crate) database: Database,
     pub(crate) config: Config,
+    sessions: Sessions,
+    places: Arc<Semaphore>,
+    watch_places: Arc<Semaphore>,
 }
 
 impl Gateway {
     pub(crate) fn new(context: Context, database: Database, config: Config) -> Gateway {
-        Gateway(Arc::new(Inner { context, database, config }))
+        let places = Arc::new(Semaphore::new(config.requests));
+        let watch_places = Arc::new(Semaphore::new(config.watches));
+        let sessions = Sessions::default();
+        Gateway(Arc::new(Inner { context, database, config, sessions, places, watch_places }))
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.0.context
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.0.database
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        self.0.config.deadline
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    /// A place among the requests for data that are under way; none if there are too many.
+    pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.places).try_acquire_owned().ok()
+    }
+
+    /// A place among the watches that wait.
+    pub(crate) fn watch_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.watch_places).try_acquire_owned().ok()
     }
 }
 
-/// How a request for a key may fail.
-const KEY: &[ErrorCode] = &[
-    ErrorCode::SystemKey,
-    ErrorCode::LimitExceeded,
-    ErrorCode::TransactionTooOld,
-    ErrorCode::Overloaded,
-    ErrorCode::NotReady,
-    ErrorCode::PeerUnavailable,
-    ErrorCode::NoQuorum,
-    ErrorCode::FutureVersion,
-];
-
-/// How a commit may fail beside.
-const COMMIT: &[ErrorCode] = &[ErrorCode::Conflict, ErrorCode::CommitUnknownResult];
-
 /// The routes of the public API.
 pub(crate) fn routes() -> Routes<Gateway> {
+    let description = "The public API: keys, transactions, and the state of the cluster.";
     Routes::new()
-        .describe("Plinth gateway", "The public API: keys, and the state of the cluster.")
+        .describe("Plinth gateway", description)
         .browsable()
-        .user(routes!(get_key).fails(KEY).fails(&[ErrorCode::KeyNotFound]))
-        .user(routes!(put_key, delete_key).fails(KEY).fails(COMMIT))
-        .user(routes!(get_key_b64).fails(KEY).fails(&[ErrorCode::KeyNotFound]))
-        .user(routes!(put_key_b64, delete_key_b64).fails(KEY).fails(COMMIT))
+        .merge(values::routes())
+        .merge(transactions::routes())
         .merge(cluster::routes())
+        .document(with_suffixes)
 }
 
 /// The OpenAPI document.
@@ -65,167 +77,20 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     routes().openapi()
 }
 
-/// Names a key that a path can't.
-#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
-pub(crate) struct KeyQuery {
-    /// The key in base64.
-    #[serde(default)]
-    key_b64: Option<String>,
-}
-
-/// The key to be read. The administrator may read the system's too, which leaves a line in the log.
-fn readable_key(
-    caller: Caller,
-    id: &RequestId,
-    path: &str,
-    key_b64: Option<&str>,
-) -> Result<Key, Failure> {
-    if caller != Caller::Administrator {
-        return user_key(path, key_b64);
+/// The router can't tell what follows "the rest of the path": `/atomic` and `/watch` are paths of
+/// their own in the document.
+fn with_suffixes(document: &mut utoipa::openapi::OpenApi) {
+    let Some(item) = document.paths.paths.get_mut("/v1/keys/{*key}") else { return };
+    let post = item.post.take();
+    let watch = item.get.as_mut().map(watching::operation);
+    for (suffix, method, operation) in
+        [("atomic", HttpMethod::Post, post), ("watch", HttpMethod::Get, watch)]
+    {
+        if let Some(operation) = operation {
+            let item = PathItem::new(method, operation);
+            document.paths.paths.insert(format!("/v1/keys/{{key}}/{suffix}"), item);
+        }
     }
-    let key = any_key(path, key_b64)?;
-    if key.is_system() {
-        tracing::info!(target: "plinth_audit", ?caller, %key, request_id = id.as_str(), "system key read");
-    }
-    Ok(key)
-}
-
-/// Reads a key. Keys from `\xff` on are the administrator's to read.
-#[utoipa::path(
-    get, path = "/v1/keys/{*key}",
-    params(("key" = String, Path, description = "the key, percent-encoded"), KeyQuery),
-    responses(
-        (status = 200, description = "the value, raw; with `Accept: application/json` as JSON", body = KeyAnswer),
-    )
-)]
-async fn get_key(
-    State(gateway): State<Gateway>,
-    caller: Caller,
-    id: RequestId,
-    OriginalUri(uri): OriginalUri,
-    headers: HeaderMap,
-    Query(query): Query<KeyQuery>,
-) -> Result<Response, Failure> {
-    let key = readable_key(caller, &id, uri.path(), query.key_b64.as_deref())?;
-    let inner = &gateway.0;
-    let read = inner.database.get(&key, inner.config.deadline).await.map_err(Problem::from)?;
-    let Some(value) = read.value else {
-        let problem = Problem::new(ErrorCode::KeyNotFound, format!("there is no key {key}"));
-        return Err(problem.with("version", read.version).into());
-    };
-    let json = headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("application/json"));
-    let mut response = if json {
-        Json(KeyAnswer { key, value, version: read.version }).into_response()
-    } else {
-        let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
-        (kind, value.0).into_response()
-    };
-    tell_version(&mut response, read.version);
-    Ok(response)
-}
-
-/// Writes a key.
-#[utoipa::path(
-    put, path = "/v1/keys/{*key}",
-    params(("key" = String, Path, description = "the key, percent-encoded"), KeyQuery),
-    request_body(content = String, description = "the value: any bytes", content_type = "application/octet-stream"),
-    responses(
-        (status = 200, description = "committed", body = Written),
-    )
-)]
-async fn put_key(
-    State(gateway): State<Gateway>,
-    OriginalUri(uri): OriginalUri,
-    Query(query): Query<KeyQuery>,
-    Body(body): Body,
-) -> Result<Response, Failure> {
-    let key = user_key(uri.path(), query.key_b64.as_deref())?;
-    let value = user_value(body)?;
-    gateway.write(Mutation::Set { key, value }).await
-}
-
-/// Removes a key. Removing a key that is not there is no error.
-#[utoipa::path(
-    delete, path = "/v1/keys/{*key}",
-    params(("key" = String, Path, description = "the key, percent-encoded"), KeyQuery),
-    responses(
-        (status = 200, description = "committed", body = Written),
-    )
-)]
-async fn delete_key(
-    State(gateway): State<Gateway>,
-    OriginalUri(uri): OriginalUri,
-    Query(query): Query<KeyQuery>,
-) -> Result<Response, Failure> {
-    let key = user_key(uri.path(), query.key_b64.as_deref())?;
-    gateway.write(Mutation::Clear { key }).await
-}
-
-/// Reads a key that stands in the query.
-#[utoipa::path(
-    get, path = "/v1/keys", params(KeyQuery),
-    responses(
-        (status = 200, description = "the value", body = KeyAnswer),
-    )
-)]
-async fn get_key_b64(
-    state: State<Gateway>,
-    caller: Caller,
-    id: RequestId,
-    uri: OriginalUri,
-    headers: HeaderMap,
-    query: Query<KeyQuery>,
-) -> Result<Response, Failure> {
-    get_key(state, caller, id, uri, headers, query).await
-}
-
-/// Writes a key that stands in the query.
-#[utoipa::path(
-    put, path = "/v1/keys", params(KeyQuery),
-    request_body(content = String, description = "the value: any bytes", content_type = "application/octet-stream"),
-    responses(
-        (status = 200, description = "committed", body = Written),
-    )
-)]
-async fn put_key_b64(
-    state: State<Gateway>,
-    uri: OriginalUri,
-    query: Query<KeyQuery>,
-    body: Body,
-) -> Result<Response, Failure> {
-    put_key(state, uri, query, body).await
-}
-
-/// Removes a key that stands in the query.
-#[utoipa::path(
-    delete, path = "/v1/keys", params(KeyQuery),
-    responses(
-        (status = 200, description = "committed", body = Written),
-    )
-)]
-async fn delete_key_b64(
-    state: State<Gateway>,
-    uri: OriginalUri,
-    query: Query<KeyQuery>,
-) -> Result<Response, Failure> {
-    delete_key(state, uri, query).await
-}
-
-impl Gateway {
-    async fn write(&self, mutation: Mutation) -> Result<Response, Failure> {
-        let write = self.0.database.write(vec![mutation], self.0.config.deadline);
-        let version = write.await.map_err(Problem::from)?.version;
-        let mut response = Json(Written { version }).into_response();
-        tell_version(&mut response, version);
-        Ok(response)
-    }
-}
-
-fn tell_version(response: &mut Response, version: Version) {
-    response.headers_mut().insert(HEADER_VERSION, HeaderValue::from(version.0));
 }
 
 #[cfg(test)]
@@ -236,7 +101,17 @@ mod tests {
     fn the_document_names_every_route_in_openapis_own_form() {
         let document = openapi();
         let paths: Vec<&str> = document.paths.paths.keys().map(String::as_str).collect();
-        for path in ["/v1/keys/{key}", "/v1/keys", "/v1/status", "/v1/config", "/v1/layout"] {
+        for path in [
+            "/v1/keys/{key}",
+            "/v1/keys/{key}/atomic",
+            "/v1/keys/{key}/watch",
+            "/v1/keys",
+            "/v1/read_version",
+            "/v1/transactions",
+            "/v1/transactions/{id}/keys/{key}",
+            "/v1/status",
+            "/v1/layout",
+        ] {
             assert!(paths.contains(&path), "{path} is missing from {paths:?}");
         }
     }

@@ -1,19 +1,29 @@
 //! The gateway: the public API.
 //!
-//! It keeps no state: any number of gateways serve the same cluster, and a client may talk to any
-//! of them. Reads are strictly serializable; a write is answered once it is committed, and where
-//! its fate is not known the answer says so (`commit_unknown_result`). It refuses keys from `\xff` on,
-//! which belong to the system.
+//! It keeps no state but the interactive transactions that were begun at it: any number of gateways
+//! serve the same cluster, and a client may talk to any of them. Reads are strictly serializable
+//! unless the caller wants less. A write is answered once it is committed; where an attempt's fate
+//! is not known it is settled by another one, so that a failure on the way is latency, and a write
+//! takes effect once. Keys from `\xff` on belong to the system: the administrator may read them,
+//! nobody writes them here.
+//!
+//! Requests for data that are under way, watches and interactive transactions are bounded in
+//! number; whoever comes beyond that is told to come again.
 
+mod admission;
 mod cluster;
 mod config;
+mod execute;
 mod http;
 mod keys;
+mod transactions;
+mod values;
+mod watching;
 
 pub use config::Config;
 pub use http::openapi;
 
-use plinth_client::Database;
+use plinth_client::{Database, forget_outcomes};
 use plinth_service::{Exit, Host, announce};
 
 /// Serves until it is asked to stop.
@@ -22,8 +32,13 @@ pub async fn serve(host: Host, config: Config) -> Exit {
     if let Some(foreman) = config.foreman.clone() {
         announce(&context, foreman, None);
     }
-    let database =
-        Database::new(context.scope(), context.peers().clone(), config.coordinators.clone());
+    let database = Database::new(
+        context.runtime(),
+        context.scope(),
+        context.peers().clone(),
+        config.coordinators.clone(),
+    );
+    forget_outcomes(context.scope(), database.clone());
     let routes = http::routes().with_state(http::Gateway::new(context.clone(), database, config));
     let main = async move {
         context.stopping().await;

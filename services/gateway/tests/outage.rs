@@ -21,6 +21,10 @@ struct Asker {
 
 impl Asker {
     async fn new() -> Asker {
+        Asker::with(|config| config).await
+    }
+
+    async fn with(change: impl FnOnce(Config) -> Config) -> Asker {
         let (scope, end) = Scope::new();
         let options = |service: &str| HostOptions {
             service: service.parse().unwrap(),
@@ -37,7 +41,7 @@ impl Asker {
         let address = host.context().pid().address.clone();
         let config =
             Config { deadline: Duration::from_millis(200), ..Config::new(vec![coordinator], None) };
-        drop(scope.spawn("gateway", plinth_gateway::serve(host, config)));
+        drop(scope.spawn("gateway", plinth_gateway::serve(host, change(config))));
         let transport = Transport::new(Runtime::real(), scope.clone(), &Sender::default());
         Asker { _end: end, transport, address }
     }
@@ -69,13 +73,78 @@ async fn bad_requests_are_told_what_is_wrong() {
         (Method::PUT, "/v1/keys/%FF/system/config", none(), ErrorCode::SystemKey),
         (Method::GET, "/v1/keys?key_b64=/w==", none(), ErrorCode::SystemKey),
         (Method::GET, "/v1/keys?key_b64=!", none(), ErrorCode::InvalidRequest),
-        (Method::GET, "/v1/keys", none(), ErrorCode::InvalidRequest),
+        (Method::GET, "/v1/keys?limit=0", none(), ErrorCode::InvalidRequest),
+        (Method::GET, "/v1/keys?from=b&to=a", none(), ErrorCode::InvalidRequest),
+        (Method::GET, "/v1/keys?prefix=a&to=b", none(), ErrorCode::InvalidRequest),
+        (Method::GET, "/v1/keys?cursor=x", none(), ErrorCode::InvalidRequest),
+        (Method::GET, "/v1/keys?prefix=%ff", none(), ErrorCode::SystemKey),
+        (Method::GET, "/v1/keys/%ff/watch", none(), ErrorCode::SystemKey),
+        (Method::GET, "/v1/keys/a/watch?wait=31s", none(), ErrorCode::InvalidRequest),
+        (Method::GET, "/v1/keys/a?wait=1s", none(), ErrorCode::InvalidRequest),
+        (Method::GET, "/v1/keys/a?consistency=odd", none(), ErrorCode::InvalidRequest),
+        (Method::DELETE, "/v1/keys?from=a", none(), ErrorCode::InvalidRequest),
+        (Method::DELETE, "/v1/keys?from=a&to=%ff%ff", none(), ErrorCode::SystemKey),
+        (
+            Method::POST,
+            "/v1/keys/%ffa/atomic",
+            br#"{"op":"add","operand":1}"#[..].into(),
+            ErrorCode::SystemKey,
+        ),
+        (
+            Method::POST,
+            "/v1/keys/a/atomic",
+            br#"{"op":"odd","operand":1}"#[..].into(),
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            Method::POST,
+            "/v1/keys/a/atomic",
+            br#"{"op":"versionstamped_value","operand":"short"}"#[..].into(),
+            ErrorCode::InvalidRequest,
+        ),
+        (Method::DELETE, "/v1/transactions/none", none(), ErrorCode::TransactionEnded),
+        (
+            Method::GET,
+            "/v1/transactions/gateway-1@node-1.7.9/keys/a",
+            none(),
+            ErrorCode::TransactionEnded,
+        ),
         (Method::GET, "/v1/keys/a?key_b64=YQ==", none(), ErrorCode::InvalidRequest),
         (Method::GET, "/v1/keys/a?colour=blue", none(), ErrorCode::InvalidRequest),
         (Method::DELETE, &long_key, none(), ErrorCode::LimitExceeded),
         (Method::PUT, "/v1/keys/a", large, ErrorCode::LimitExceeded),
         (Method::POST, "/v1/keys/a", none(), ErrorCode::MethodNotAllowed),
-        (Method::POST, "/v1/transactions", none(), ErrorCode::NotFound),
+        (Method::POST, "/v1/transactions", none(), ErrorCode::InvalidRequest),
+        (
+            Method::POST,
+            "/v1/transactions",
+            br#"{"check":[]}"#[..].into(),
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            Method::POST,
+            "/v1/transactions",
+            br#"{"mutations":[{"set":{"key":"a","valu":"1"}}]}"#[..].into(),
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            Method::POST,
+            "/v1/transactions",
+            br#"{"mutations":[{"set":{"key":{"b64":"/w=="},"value":"1"}}]}"#[..].into(),
+            ErrorCode::SystemKey,
+        ),
+        (
+            Method::POST,
+            "/v1/transactions",
+            br#"{"reads":[{"key":{"b64":"/w=="}}]}"#[..].into(),
+            ErrorCode::SystemKey,
+        ),
+        (
+            Method::POST,
+            "/v1/transactions",
+            br#"{"checks":[{"key":"a"}]}"#[..].into(),
+            ErrorCode::InvalidRequest,
+        ),
     ] {
         let problem = asker.problem(method.clone(), path, body).await;
         assert_eq!(problem.code, code, "{method} {path}: {}", problem.detail);
@@ -133,4 +202,26 @@ async fn only_the_administrator_names_a_key_of_the_system_and_only_to_read_it() 
         let problem: Problem = serde_json::from_slice(answer.body()).unwrap();
         assert_eq!(problem.code, code, "{method} with token: {token}");
     }
+}
+
+#[tokio::test]
+async fn more_requests_than_there_are_places_are_told_to_come_again() {
+    let asker = Asker::with(|config| Config { requests: 1, ..config }).await;
+    let (first, second) = tokio::join!(
+        asker.ask(Method::GET, "/v1/keys/a", Bytes::new()),
+        asker.ask(Method::GET, "/v1/keys/b", Bytes::new()),
+    );
+    let codes = [first, second].map(|answer| {
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            assert!(answer.headers().contains_key("retry-after"));
+        }
+        serde_json::from_slice::<Problem>(answer.body()).unwrap().code
+    });
+    assert!(
+        codes.contains(&ErrorCode::Overloaded) && codes.contains(&ErrorCode::NotReady),
+        "{codes:?}"
+    );
+    // The place is free again.
+    let problem = asker.problem(Method::GET, "/v1/keys/a", Bytes::new()).await;
+    assert_eq!(problem.code, ErrorCode::NotReady);
 }

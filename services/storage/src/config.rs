@@ -23,6 +23,8 @@ pub struct Limits {
     pub commands: usize,
     /// Reads that may wait for a version, and as many questions for the configuration.
     pub waiting: usize,
+    /// Watches that may wait.
+    pub watches: usize,
     /// How long a read waits for a version that has not arrived.
     pub read_wait: Duration,
     /// Keys and ranges of one read.
@@ -54,6 +56,7 @@ impl Default for Limits {
         Limits {
             commands: 1_024,
             waiting: 4_096,
+            watches: 10_000,
             read_wait: Duration::from_secs(1),
             read_parts: 10_000,
             read_bytes: 4 << 20,

@@ -1,7 +1,7 @@
 //! The task that owns the streams and the store: everything that a storage does passes through it,
 //! in one order. Each tag has at most one write under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use plinth_api::log::{Entry, KeepRequest, Kept};
 use plinth_api::storage::{
-    Assignment, ReadAnswer, ReadRequest, ShardConfig, ShardConfigQuery, Status,
+    Assignment, ReadAnswer, ReadRequest, ShardConfig, ShardConfigQuery, Status, WatchAnswer,
+    WatchRequest,
 };
 use plinth_api::{Nothing, Target, Tenure};
 use plinth_service::{Context, Exit, Failure};
@@ -29,6 +30,7 @@ use crate::records::{self, Position};
 use crate::refusal::{Breach, Refusal};
 use crate::stream::{Stream, Unusable, Urgency};
 use crate::waiting::Waiting;
+use crate::watching::Watches;
 
 /// The check of `/readyz` that says whether the logs' streams arrive.
 const CHECK: &str = "streams";
@@ -42,10 +44,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Where the answer goes. A caller that has gone needs none, so sending may fail.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 
+/// A watch and where its answer goes.
+type Watch = (WatchRequest, Reply<WatchAnswer>);
+
 /// What the storage is asked.
 pub(crate) enum Command {
     Assign(Assignment, Reply<Nothing>),
     Read(ReadRequest, Reply<ReadAnswer>),
+    Watch(WatchRequest, Reply<WatchAnswer>),
     ShardConfig(ShardConfigQuery, Reply<ShardConfig>),
     Keep(Box<KeepRequest>, Reply<Nothing>),
     Kept(Reply<Kept>),
@@ -67,6 +73,7 @@ impl Command {
         match self {
             Command::Assign(_, reply) | Command::Keep(_, reply) => drop(reply.send(Err(failure()))),
             Command::Read(_, reply) => drop(reply.send(Err(failure()))),
+            Command::Watch(_, reply) => drop(reply.send(Err(failure()))),
             Command::ShardConfig(_, reply) => drop(reply.send(Err(failure()))),
             Command::Kept(reply) => drop(reply.send(Err(failure()))),
             Command::Status(reply) => drop(reply.send(Err(failure()))),
@@ -109,6 +116,9 @@ pub(crate) struct Driver {
     /// When each tag that has something to make durable is to do so.
     due: BTreeMap<Tag, Instant>,
     reads: Waiting<(ReadRequest, Reply<ReadAnswer>)>,
+    watches: Watches<Watch>,
+    /// Watches from a version on that has not arrived.
+    early_watches: Waiting<Watch>,
     configs: Waiting<Reply<ShardConfig>>,
     meters: Meters,
 }
@@ -149,6 +159,8 @@ impl Driver {
             writes: FuturesUnordered::new(),
             due: BTreeMap::new(),
             reads: Waiting::default(),
+            watches: Watches::default(),
+            early_watches: Waiting::default(),
             configs: Waiting::default(),
         }
     }
@@ -161,6 +173,8 @@ impl Driver {
             let deadlines = [
                 self.due.values().min().copied(),
                 self.reads.deadline(),
+                self.watches.deadline(),
+                self.early_watches.deadline(),
                 self.configs.deadline().filter(|_| !writing),
             ];
             let deadline = deadlines.into_iter().flatten().min();
@@ -191,6 +205,10 @@ impl Driver {
             Command::Read(request, reply) => {
                 let deadline = Instant::now() + self.limits.read_wait;
                 self.read(request, reply, deadline);
+            }
+            Command::Watch(request, reply) => {
+                let wait = Duration::from_millis(request.wait_ms).min(LONGEST_WAIT);
+                self.watch((request, reply), Instant::now() + wait);
             }
             Command::ShardConfig(query, reply) => self.shard_config(query, reply),
             Command::Keep(request, reply) => self.keep(*request, reply),
@@ -274,6 +292,10 @@ impl Driver {
         for (deadline, (request, reply)) in self.reads.take_all() {
             self.read(request, reply, deadline);
         }
+        let watches = [self.watches.take_all(), self.early_watches.take_all()];
+        for (deadline, watch) in watches.into_iter().flatten() {
+            self.watch(watch, deadline);
+        }
         self.flush()?;
         Ok(Ok(()))
     }
@@ -349,8 +371,15 @@ impl Driver {
             let _entered = span.as_ref().map(tracing::Span::enter);
             stream.apply(entry, &*self.store).map_err(|error| disk_failed(&error))?;
         }
+        let watching = self.watches.len() + self.early_watches.len() > 0;
+        // What is older than the window is forgotten by `advance`.
+        let changed = if watching {
+            stream.newly_committed(accepted.end, accepted.known_committed)
+        } else {
+            BTreeSet::new()
+        };
         stream.advance(accepted.end, accepted.known_committed, self.limits.window_bytes);
-        let version = stream.version();
+        let (version, committed) = (stream.version(), stream.committed());
         if stream.is_congested(self.limits.window_bytes) {
             self.held.insert(tag, next);
         } else {
@@ -363,6 +392,11 @@ impl Driver {
         self.context.set_version(newest.unwrap_or(version));
         for (deadline, (request, reply)) in self.reads.take_through(version) {
             self.read(request, reply, deadline);
+        }
+        let mut watches: Vec<_> = changed.iter().flat_map(|key| self.watches.take(key)).collect();
+        watches.extend(self.early_watches.take_through(committed));
+        for (deadline, watch) in watches {
+            self.watch(watch, deadline);
         }
         self.meters.show(&self.streams);
         self.flush()
@@ -518,6 +552,55 @@ impl Driver {
         let _ = reply.send(result.map_err(Failure::from));
     }
 
+    /// Answers a watch whose key has changed, or lets it wait until its deadline.
+    fn watch(&mut self, (request, reply): Watch, deadline: Instant) {
+        let now = self.watched(&request);
+        match now {
+            Err(Refusal::Future { .. }) => {
+                if self.early_watches.len() >= self.limits.waiting {
+                    let refusal = Refusal::Waiting(self.limits.waiting);
+                    return drop(reply.send(Err(refusal.into())));
+                }
+                self.early_watches.add(request.from, deadline, (request, reply));
+            }
+            Ok(answer) if !answer.changed => {
+                if self.watches.len() >= self.limits.watches {
+                    let refusal = Refusal::Watches(self.limits.watches);
+                    return drop(reply.send(Err(refusal.into())));
+                }
+                self.watches.add(request.key.clone(), deadline, (request, reply));
+            }
+            answer => drop(reply.send(answer.map_err(Failure::from))),
+        }
+    }
+
+    /// What a watched key is like now, as far as that is known to be committed.
+    fn watched(&self, request: &WatchRequest) -> Result<WatchAnswer, Refusal> {
+        self.tenure.serves(request.epoch)?;
+        let key = &request.key;
+        let stream =
+            reading::holder(&self.streams, key).ok_or_else(|| Refusal::WrongShard(key.clone()))?;
+        let version = stream.committed();
+        if version < request.from {
+            return Err(Refusal::Future { asked: request.from, at: version });
+        }
+        stream.readable(version)?;
+        let value = stream.get(key, version, &*self.store)?;
+        let changed = value != request.seen;
+        Ok(WatchAnswer { changed, value: value.filter(|_| changed), version })
+    }
+
+    /// Answers that nothing has changed by the deadline.
+    fn unchanged(&self, (request, reply): Watch) {
+        let answer = match self.watched(&request) {
+            Err(Refusal::Future { at, .. }) => {
+                Ok(WatchAnswer { changed: false, value: None, version: at })
+            }
+            answer => answer.map_err(Failure::from),
+        };
+        let _ = reply.send(answer);
+    }
+
     fn shard_config(&mut self, query: ShardConfigQuery, reply: Reply<ShardConfig>) {
         let system = self.streams.get(&Tag::SYSTEM);
         let durable = system.map_or(Version::ZERO, |stream| stream.durable().version);
@@ -548,6 +631,8 @@ impl Driver {
             // Its deadline is over, so it can't wait again.
             self.read(request, reply, now);
         }
+        let unchanged = [self.watches.take_expired(now), self.early_watches.take_expired(now)];
+        unchanged.into_iter().flatten().for_each(|watch| self.unchanged(watch));
         if !self.streams.get(&Tag::SYSTEM).is_some_and(Stream::is_writing) {
             for reply in self.configs.take_expired(now) {
                 let _ = reply.send(self.read_config());

@@ -3,7 +3,8 @@
 use axum::extract::State;
 use plinth_api::log::{KeepRequest, Kept};
 use plinth_api::storage::{
-    Assignment, ReadAnswer, ReadRequest, ShardConfig, ShardConfigQuery, Status,
+    Assignment, ReadAnswer, ReadRequest, ShardConfig, ShardConfigQuery, Status, WatchAnswer,
+    WatchRequest,
 };
 use plinth_api::{ErrorCode, Nothing};
 use plinth_service::{Answer, FENCED, Fails as _, Failure, Json, Query, Routes, STORED};
@@ -40,6 +41,7 @@ pub(crate) fn routes() -> Routes<Handle> {
         .describe("Plinth storage", "Applies the logs, and serves reads at a version.")
         .service(routes!(assign).fails(FENCED).fails(STORED))
         .service(routes!(read).fails(FENCED).fails(STORED).fails(READ))
+        .service(routes!(watch).fails(FENCED).fails(STORED).fails(READ))
         .service(routes!(shard_config).fails(STORED).fails(&[
             ErrorCode::NotReady,
             ErrorCode::FutureVersion,
@@ -68,6 +70,17 @@ async fn read(
     Json(request): Json<ReadRequest>,
 ) -> Answer<ReadAnswer> {
     handle.ask(|reply| Command::Read(request, reply)).await
+}
+
+/// Waits until a key has another value than the caller has seen, and that value is known to be
+/// committed. A watch ends with its epoch: `stale_epoch` says to begin it again.
+#[utoipa::path(post, path = "/v1/watches", tag = "storage", request_body = WatchRequest,
+    responses((status = 200, body = WatchAnswer)))]
+async fn watch(
+    State(handle): State<Handle>,
+    Json(request): Json<WatchRequest>,
+) -> Answer<WatchAnswer> {
+    handle.ask(|reply| Command::Watch(request, reply)).await
 }
 
 /// The configuration as the system shard holds it on disk, assigned or not. It can wait until a

@@ -35,6 +35,7 @@ pub mod records;
 mod refusal;
 pub mod stream;
 mod waiting;
+mod watching;
 pub mod window;
 
 use std::sync::Arc;

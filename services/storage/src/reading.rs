@@ -25,7 +25,11 @@ pub(crate) fn read(
     if asked > limits.read_parts {
         return Err(Refusal::TooMuch { asked, limit: limits.read_parts });
     }
-    let version = request.version;
+    let version = if request.newest {
+        newest(streams, request)?.max(request.version)
+    } else {
+        request.version
+    };
     let mut bytes = 0;
     let mut values = Vec::with_capacity(request.keys.len());
     for key in &request.keys {
@@ -46,10 +50,25 @@ pub(crate) fn read(
         bytes += size.sum::<usize>();
         ranges.push(answer);
     }
-    Ok(ReadAnswer { values, ranges })
+    Ok(ReadAnswer { version, values, ranges })
 }
 
-fn holder<'a>(streams: &'a BTreeMap<Tag, Stream>, key: &Key) -> Option<&'a Stream> {
+/// The newest version that is known to be committed in every tag that a read is about.
+fn newest(streams: &BTreeMap<Tag, Stream>, request: &ReadRequest) -> Result<Version, Refusal> {
+    let mut newest: Option<Version> = None;
+    let mut lower = |stream: &Stream| {
+        newest = Some(newest.map_or(stream.committed(), |least| least.min(stream.committed())));
+    };
+    for key in &request.keys {
+        lower(holder(streams, key).ok_or_else(|| Refusal::WrongShard(key.clone()))?);
+    }
+    for read in &request.ranges {
+        parts(streams, &read.range)?.into_iter().for_each(|(stream, _)| lower(stream));
+    }
+    Ok(newest.unwrap_or(Version::ZERO))
+}
+
+pub(crate) fn holder<'a>(streams: &'a BTreeMap<Tag, Stream>, key: &Key) -> Option<&'a Stream> {
     let holds =
         |stream: &&Stream| stream.ranges().iter().any(|range| range.contains(key.as_bytes()));
     streams.values().find(holds)

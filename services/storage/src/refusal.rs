@@ -61,6 +61,9 @@ pub enum Refusal {
     /// Too many requests wait.
     #[error("{0} requests wait for a version already")]
     Waiting(usize),
+    /// Too many watches wait.
+    #[error("{0} watches wait already: watch fewer keys, or try again later")]
+    Watches(usize),
     /// A newer configuration is kept.
     #[error("the configuration of {kept} is kept already, and is not replaced by that of {asked}")]
     OlderConfig {
@@ -93,7 +96,7 @@ impl Refusal {
             Refusal::TooOld { .. } => ErrorCode::TransactionTooOld,
             Refusal::WrongShard(_) => ErrorCode::WrongShard,
             Refusal::TooMuch { .. } | Refusal::TooLarge(_) => ErrorCode::LimitExceeded,
-            Refusal::Waiting(_) => ErrorCode::Overloaded,
+            Refusal::Waiting(_) | Refusal::Watches(_) => ErrorCode::Overloaded,
             Refusal::Store(StoreError::Full { .. }) => ErrorCode::DiskFull,
             Refusal::Store(
                 StoreError::Corrupt { .. } | StoreError::Io { .. } | StoreError::Locked { .. },

@@ -3,6 +3,8 @@
 //! `durable` is never above `version`, nor above `known_committed`. Reads are answered in
 //! `[oldest, version]`; the store holds `durable`; the changes after `oldest` are in the window.
 
+use std::collections::BTreeSet;
+
 use plinth_api::TenureError;
 use plinth_api::log::{Entry, Generation, PullAnswer};
 use plinth_api::storage::{RangeAnswer, TagStatus};
@@ -274,7 +276,9 @@ impl Stream {
         self.evict(window_bytes);
     }
 
-    fn target(&self) -> Version {
+    /// Everything up to here is applied and known to be committed.
+    #[must_use]
+    pub fn committed(&self) -> Version {
         self.version.min(self.known_committed)
     }
 
@@ -282,13 +286,20 @@ impl Stream {
     /// What is not known to be committed does not count, since a pull tells of that.
     #[must_use]
     pub fn is_congested(&self, window_bytes: usize) -> bool {
-        self.window.bytes() > window_bytes && self.target() > self.durable.version
+        self.window.bytes() > window_bytes && self.committed() > self.durable.version
+    }
+
+    /// The keys that change once so much is applied, of which so much is known to be committed.
+    #[must_use]
+    pub fn newly_committed(&self, end: Version, known_committed: Version) -> BTreeSet<Key> {
+        let committed = self.version.max(end).min(self.known_committed.max(known_committed));
+        self.window.changed_keys(self.committed(), committed)
     }
 
     /// How soon a [`Stream::flush`] is due.
     #[must_use]
     pub fn urgency(&self) -> Urgency {
-        let (durable, target) = (self.durable.version, self.target());
+        let (durable, target) = (self.durable.version, self.committed());
         if self.writing.is_some() || target <= durable || self.term.is_none() {
             Urgency::None
         } else if self.tag == Tag::SYSTEM && self.window.changed(durable, target) {
@@ -307,7 +318,7 @@ impl Stream {
         if self.urgency() == Urgency::None {
             return Ok(None);
         }
-        let (version, changes) = self.window.changes(self.durable.version, self.target(), limit);
+        let (version, changes) = self.window.changes(self.durable.version, self.committed(), limit);
         let position = Position { epoch: self.epoch_at(version), version };
         assert!(
             version <= self.known_committed,
@@ -420,6 +431,8 @@ fn within(ranges: &[KeyRange], mutation: Mutation) -> Vec<Mutation> {
             .iter()
             .filter_map(|range| range.intersection(&cleared).map(Mutation::ClearRange))
             .collect(),
-        mutation @ (Mutation::Set { .. } | Mutation::Clear { .. }) => vec![mutation],
+        mutation @ (Mutation::Set { .. } | Mutation::Clear { .. } | Mutation::Atomic { .. }) => {
+            vec![mutation]
+        }
     }
 }

@@ -92,7 +92,8 @@ impl Window {
     /// Applies what a version does. Versions come in ascending order.
     ///
     /// Answers whether every earlier value is known. One that is damaged on disk is overwritten all
-    /// the same; then only this version and later ones can be read.
+    /// the same; then only this version and later ones can be read. But an atomic operation on a
+    /// damaged value is an error: its result would differ from the other replicas'.
     ///
     /// # Errors
     /// The disk's; the window is then unchanged.
@@ -118,6 +119,15 @@ impl Window {
                     known &= self.note_before(base, key, &mut befores)?;
                     changed.insert(key.clone(), None);
                 }
+                Mutation::Atomic { key, op, operand } => {
+                    if !changed.contains_key(key) {
+                        let now = self.newest(base, key, &mut befores)?;
+                        changed.insert(key.clone(), now);
+                    }
+                    if let Some(value) = changed.get_mut(key) {
+                        *value = op.apply(value.as_ref(), operand);
+                    }
+                }
                 Mutation::ClearRange(range) if range.is_empty() => {}
                 Mutation::ClearRange(range) => {
                     for (_, value) in changed.range_mut::<Key, _>(bounds(range)) {
@@ -142,6 +152,24 @@ impl Window {
         }
         self.steps.push_back(Step { version, epoch, keys });
         Ok(known)
+    }
+
+    /// A key's newest value, noted where the key has no chain.
+    fn newest(
+        &self,
+        base: &dyn Base,
+        key: &Key,
+        befores: &mut BTreeMap<Key, Option<Value>>,
+    ) -> Result<Option<Value>, StoreError> {
+        if let Some(chain) = self.chains.get(key) {
+            return Ok(chain.last().and_then(|last| last.value.clone()));
+        }
+        if let Some(before) = befores.get(key) {
+            return Ok(before.clone());
+        }
+        let before = base.get(key.as_bytes())?.map(Value);
+        befores.insert(key.clone(), before.clone());
+        Ok(before)
     }
 
     /// Reads what a key without a chain has had so far. Answers whether that could be done.
@@ -312,6 +340,12 @@ impl Window {
     #[must_use]
     pub fn changed(&self, from: Version, to: Version) -> bool {
         self.between(from, to).any(|step| !step.keys.is_empty())
+    }
+
+    /// The keys that changed after `from`, up to `to`.
+    #[must_use]
+    pub fn changed_keys(&self, from: Version, to: Version) -> BTreeSet<Key> {
+        self.between(from, to).flat_map(|step| step.keys.iter().cloned()).collect()
     }
 
     /// The epoch of the newest version up to this one that is in the window.

@@ -14,7 +14,7 @@ use plinth_storage::records::{self, Position, TABLES};
 use plinth_storage::stream::{Stream, Unusable, Urgency};
 use plinth_storage::window::Cut;
 use plinth_store::{Direction, Disk, DiskDelays, Durability, SimulatedDisk, Store, StoreError};
-use plinth_types::{Epoch, Key, KeyRange, Mutation, Tag, VERSION_GAP, Value, Version};
+use plinth_types::{AtomicOp, Epoch, Key, KeyRange, Mutation, Tag, VERSION_GAP, Value, Version};
 use proptest::prelude::*;
 
 const TAG: Tag = Tag(1);
@@ -51,6 +51,8 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         4 => (key(), any::<u8>()).prop_map(|(key, value)| Mutation::Set { key, value: vec![value].into() }),
         1 => key().prop_map(|key| Mutation::Clear { key }),
         1 => (key(), key()).prop_map(|(from, to)| Mutation::ClearRange(KeyRange::new(from, to))),
+        3 => (key(), prop::sample::select(&AtomicOp::ALL[..]), prop::collection::vec(0..3_u8, 0..3))
+            .prop_map(|(key, op, operand)| Mutation::Atomic { key, op, operand: operand.into() }),
     ]
 }
 
@@ -114,6 +116,10 @@ impl Truth {
                 Mutation::ClearRange(range) => {
                     data.retain(|key, _| !range.contains(key.as_bytes()))
                 }
+                Mutation::Atomic { key, op, operand } => match op.apply(data.get(&key), &operand) {
+                    Some(value) => drop(data.insert(key, value)),
+                    None => drop(data.remove(&key)),
+                },
             }
         }
         self.data.insert(version, data);

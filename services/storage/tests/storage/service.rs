@@ -8,7 +8,7 @@ use plinth_api::commit_proxy::{LogPeer, Peer};
 use plinth_api::log::{Generation, KEEP, KEPT, KeepRequest};
 use plinth_api::storage::{
     ASSIGN, Assignment, READ, RangeRead, ReadAnswer, ReadRequest, SHARD_CONFIG, STATUS,
-    ShardConfig, ShardConfigQuery, Status, TagAssignment,
+    ShardConfig, ShardConfigQuery, Status, TagAssignment, WATCH, WatchRequest,
 };
 use plinth_api::{Endpoint, ErrorCode, Nothing, Target};
 use plinth_runtime::{Runtime, Scope, ScopeGuard};
@@ -85,7 +85,7 @@ fn set(key: impl Into<Key>, value: &str) -> Vec<Mutation> {
 
 fn read(epoch: u64, version: Version, keys: &[&str]) -> ReadRequest {
     let keys = keys.iter().map(|key| Key::from(*key)).collect();
-    ReadRequest { epoch: Epoch(epoch), version, keys, ranges: Vec::new() }
+    ReadRequest { epoch: Epoch(epoch), version, newest: false, keys, ranges: Vec::new() }
 }
 
 /// The values as text, `-` for none.
@@ -307,4 +307,54 @@ async fn a_kept_configuration_survives_and_is_never_replaced_by_an_older_one() {
     let storage = start(&disk).await;
     assert_eq!(storage.ask(KEPT, &Nothing {}).await.unwrap().recorded, Some(recorded(3, 7)));
     assert_eq!(storage.ask(KEEP, &request(2, 9)).await.unwrap_err(), ErrorCode::StaleEpoch);
+}
+
+#[tokio::test]
+async fn a_watch_fires_for_another_value_once_that_is_committed() {
+    let disk = new_disk();
+    let first = generation(1, Version::ZERO);
+    let log = Log::start("log-1@node-1", first).await;
+    let storage = start(&disk).await;
+    storage.ask(ASSIGN, &assignment(first, &[&log])).await.unwrap();
+    let one = log.push(USER, set("a", "1"));
+    log.commit();
+    let watch = |seen: Option<&str>, from: Version, wait_ms: u64| WatchRequest {
+        epoch: Epoch(1),
+        key: "a".into(),
+        seen: seen.map(Value::from),
+        from,
+        wait_ms,
+    };
+    let at_once = storage.ask(WATCH, &watch(None, one, 20_000)).await.unwrap();
+    assert_eq!((at_once.changed, at_once.value), (true, Some("1".into())));
+    let nothing = storage.ask(WATCH, &watch(Some("1"), one, 1)).await.unwrap();
+    assert_eq!((nothing.changed, nothing.value), (false, None));
+
+    // The same value again, and another key, are no change; what is not committed is none yet.
+    let two = one.plus(20);
+    let (waiting, early) = (watch(Some("1"), one, 20_000), watch(Some("1"), two, 20_000));
+    let (waiting, early, ()) =
+        tokio::join!(storage.ask(WATCH, &waiting), storage.ask(WATCH, &early), async {
+            log.push(USER, set("a", "1"));
+            log.push(USER, set("b", "1"));
+            let version = log.push(USER, set("a", "2"));
+            storage.ask(READ, &read(1, version, &["a"])).await.unwrap();
+            let newest = ReadRequest { newest: true, ..read(1, Version::ZERO, &["a"]) };
+            let answer = storage.ask(READ, &newest).await.unwrap();
+            assert_eq!((values(&answer), answer.version), (vec!["1".to_owned()], one));
+            log.commit();
+        });
+    for answer in [waiting.unwrap(), early.unwrap()] {
+        assert_eq!((answer.changed, answer.value), (true, Some("2".into())));
+    }
+
+    // A new epoch ends a watch: whoever watches begins again.
+    let version = log.held.borrow().end;
+    let waiting = watch(Some("2"), version, 20_000);
+    let second = generation(2, version);
+    let (ended, ()) = tokio::join!(storage.ask(WATCH, &waiting), async {
+        log.begin(second);
+        storage.ask(ASSIGN, &assignment(second, &[&log])).await.unwrap();
+    });
+    assert_eq!(ended.unwrap_err(), ErrorCode::StaleEpoch);
 }

@@ -159,6 +159,7 @@ async fn commit(
         reads: Vec::new(),
         writes: Vec::new(),
         mutations,
+        stamps: vec![],
         system: true,
     };
     let proxy = plan.recruits.commit_proxies.first();

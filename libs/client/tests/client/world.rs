@@ -1,5 +1,4 @@
-//! The client against a cluster that is played over HTTP, with parts that fall silent.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+//! A cluster that is played over HTTP, with parts that fall silent.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,9 +8,9 @@ use axum::extract::State;
 use plinth_api::commit_proxy::{CommitRequest, Committed, ReadVersion, ReadVersionRequest};
 use plinth_api::coordinator::{Appointed, Bootstrap, Status};
 use plinth_api::director::{LayoutQuery, LiveLayout};
-use plinth_api::storage::{ReadAnswer, ReadRequest};
+use plinth_api::storage::{ReadAnswer, ReadRequest, WatchAnswer, WatchRequest};
 use plinth_api::{ErrorCode, Problem, Target};
-use plinth_client::{ClientError, Database};
+use plinth_client::Database;
 use plinth_runtime::{Runtime, Scope, ScopeGuard};
 use plinth_service::{
     Answer, Failure, Host, HostOptions, Json, Peers, Query, Routes, Secrets, Sender, Transport,
@@ -21,36 +20,38 @@ use plinth_system_config::{
     StorageTeam, SystemConfig,
 };
 use plinth_types::{
-    ClusterId, ConfigVersion, Epoch, GroupId, Key, KeyRange, Mutation, Pid, ServiceRef, StoreId,
-    Tag, Value, Version,
+    ClusterId, ConfigVersion, Epoch, GroupId, KeyRange, Pid, ServiceRef, StoreId, Value, Version,
 };
-use tokio::time::{Instant, timeout};
 use utoipa_axum::routes;
 
+use crate::memory::Memory;
+
 /// Long enough for any machine; what is asserted of time stays far below.
-const WITHIN: Duration = Duration::from_secs(20);
+pub(crate) const WITHIN: Duration = Duration::from_secs(20);
 
 /// A process that plays coordinator, director, commit proxy and storage: their paths differ.
 #[derive(Clone)]
-struct Played(Arc<Mutex<Script>>);
+pub(crate) struct Played(Arc<Mutex<Script>>);
 
 #[derive(Default)]
-struct Script {
-    status: Option<Status>,
-    layout: Option<LiveLayout>,
+pub(crate) struct Script {
+    pub(crate) status: Option<Status>,
+    pub(crate) layout: Option<LiveLayout>,
     /// The director answers no poll.
-    director_silent: bool,
+    pub(crate) director_silent: bool,
     /// The proxy and the storage answer nothing.
-    proxy_silent: bool,
-    storage_silent: bool,
+    pub(crate) proxy_silent: bool,
+    pub(crate) storage_silent: bool,
     /// What the proxy answers to the next commits, before it commits.
-    refusals: Vec<ErrorCode>,
-    commits: Vec<CommitRequest>,
-    read_versions: usize,
+    pub(crate) refusals: Vec<ErrorCode>,
+    pub(crate) commits: Vec<CommitRequest>,
+    pub(crate) read_versions: usize,
+    /// A whole cluster's data, where there is to be some.
+    pub(crate) memory: Option<Memory>,
 }
 
 impl Played {
-    fn script<T>(&self, act: impl FnOnce(&mut Script) -> T) -> T {
+    pub(crate) fn script<T>(&self, act: impl FnOnce(&mut Script) -> T) -> T {
         act(&mut self.0.lock().unwrap())
     }
 }
@@ -92,7 +93,9 @@ async fn read_version(
         script.proxy_silent
     });
     silence(silent).await;
-    Ok(Json(ReadVersion { version: Version(request.epoch.0 * 100) }))
+    let version = played.script(|script| script.memory.as_ref().map(Memory::version));
+    let version = version.unwrap_or(Version(request.epoch.0 * 100));
+    Ok(Json(ReadVersion { version }))
 }
 
 #[utoipa::path(post, path = "/v1/commits", responses((status = 200)))]
@@ -100,11 +103,15 @@ async fn commit(
     State(played): State<Played>,
     Json(request): Json<CommitRequest>,
 ) -> Answer<Committed> {
-    let (silent, refusal) = played.script(|script| {
-        script.commits.push(request);
-        (script.proxy_silent, script.refusals.pop())
+    let (silent, refusal, remembered) = played.script(|script| {
+        script.commits.push(request.clone());
+        let remembered = script.memory.as_mut().map(|memory| memory.commit(request));
+        (script.proxy_silent, script.refusals.pop(), remembered)
     });
     silence(silent).await;
+    if let Some(result) = remembered {
+        return result.map(Json).map_err(|code| Failure::new(code, "played"));
+    }
     match refusal {
         Some(code) => Err(Failure::from(Problem::new(code, "played"))),
         None => Ok(Json(Committed { version: Version(900), index: 0 })),
@@ -117,18 +124,39 @@ async fn read(
     Json(request): Json<ReadRequest>,
 ) -> Answer<ReadAnswer> {
     silence(played.script(|script| script.storage_silent)).await;
+    if let Some(result) =
+        played.script(|script| script.memory.as_ref().map(|memory| memory.read(&request)))
+    {
+        return result.map(Json).map_err(|code| Failure::new(code, "played"));
+    }
     let values =
         request.keys.iter().map(|key| (key.as_bytes() != b"none").then(|| Value::from("v")));
-    Ok(Json(ReadAnswer { values: values.collect(), ranges: vec![] }))
+    let version = request.version;
+    Ok(Json(ReadAnswer { version, values: values.collect(), ranges: vec![] }))
+}
+
+#[utoipa::path(post, path = "/v1/watches", responses((status = 200)))]
+async fn watch(
+    State(played): State<Played>,
+    Json(request): Json<WatchRequest>,
+) -> Answer<WatchAnswer> {
+    silence(played.script(|script| script.storage_silent)).await;
+    let version = request.from.plus(1);
+    let value = (request.key.as_bytes() != b"none").then(|| Value::from("v"));
+    let changed = value != request.seen;
+    if !changed {
+        tokio::time::sleep(Duration::from_millis(request.wait_ms.min(20))).await;
+    }
+    Ok(Json(WatchAnswer { changed, value: value.filter(|_| changed), version }))
 }
 
 /// Two played processes and a client. The first one is the coordinator.
-struct World {
+pub(crate) struct World {
     _end: ScopeGuard,
-    first: Played,
-    second: Played,
+    pub(crate) first: Played,
+    pub(crate) second: Played,
     pids: [Pid; 2],
-    database: Database,
+    pub(crate) database: Database,
 }
 
 fn service(name: &str) -> ServiceRef {
@@ -152,32 +180,42 @@ async fn play(scope: &Scope, name: &str) -> (Played, Pid) {
         .service(routes!(read_version))
         .service(routes!(commit))
         .service(routes!(read))
+        .service(routes!(watch))
         .with_state(played.clone());
     drop(scope.spawn("played", host.run(routes, std::future::pending())));
     (played, pid)
 }
 
 impl World {
-    async fn new() -> World {
+    pub(crate) async fn new() -> World {
         let (scope, end) = Scope::new();
         let (first, first_pid) = play(&scope, "director-1@node-1").await;
         let (second, second_pid) = play(&scope, "director-1@node-2").await;
         let sender =
             Sender { service: Some(service("gateway-1@node-1")), secrets: Secrets::default() };
         let peers = Peers::new(Transport::new(Runtime::real(), scope.clone(), &sender));
-        let database = Database::new(&scope, peers, vec![Target::from(&first_pid)]);
+        let database =
+            Database::new(&Runtime::real(), &scope, peers, vec![Target::from(&first_pid)]);
         World { _end: end, first, second, pids: [first_pid, second_pid], database }
     }
 
     /// Begins an epoch whose director and proxy are one of the two; both are storages.
-    fn appoint(&self, epoch: Epoch, who: usize) {
+    pub(crate) fn appoint(&self, epoch: Epoch, who: usize) {
         let pid = self.pids[who].clone();
         let up = || Service::Up(pid.clone());
         let member = |index: usize| StorageMember {
             store: StoreId(index as u128),
             service: Service::Up(self.pids[index].clone()),
         };
-        let team = |tag| StorageTeam { tag, members: vec![member(0), member(1)] };
+        let team = |tag, members| StorageTeam { tag, members };
+        let remembers = self.first.script(|script| script.memory.is_some());
+        // Only the first one keeps data.
+        let (shards, members) = if remembers {
+            (crate::memory::shards(), vec![member(0)])
+        } else {
+            (ShardMap::initial(), vec![member(0), member(1)])
+        };
+        let teams = shards.tags().into_iter().map(|tag| team(tag, members.clone())).collect();
         let layout = Layout {
             epoch,
             recovery_version: Version(1),
@@ -187,9 +225,8 @@ impl World {
             commit_proxies: vec![up()],
             resolvers: vec![ResolverEntry { service: up(), range: KeyRange::all() }],
             logs: vec![],
-            storage_teams: vec![team(Tag::SYSTEM), team(Tag(1))],
+            storage_teams: teams,
         };
-        let shards = ShardMap::initial();
         let config = SystemConfig {
             cluster_id: ClusterId(1),
             group_id: GroupId(1),
@@ -244,105 +281,4 @@ impl World {
         };
         self.first.script(|script| script.status = Some(status));
     }
-}
-
-fn set() -> Vec<Mutation> {
-    vec![Mutation::Set { key: Key::from("k"), value: Value::from("v") }]
-}
-
-#[tokio::test]
-async fn reads_and_writes_wait_for_a_layout() {
-    let world = World::new().await;
-    let early = world.database.get(&Key::from("k"), Duration::from_millis(50)).await;
-    assert!(matches!(early, Err(ClientError::Unavailable { .. })), "{early:?}");
-    let (key, none) = (Key::from("k"), Key::from("none"));
-    let read = world.database.get(&key, WITHIN);
-    world.appoint(Epoch(5), 0);
-    let read = read.await.unwrap();
-    assert_eq!((read.version, read.value), (Version(500), Some(Value::from("v"))));
-    assert_eq!(world.database.get(&none, WITHIN).await.unwrap().value, None);
-    let committed = world.database.write(set(), WITHIN).await.unwrap();
-    assert_eq!(committed.version, Version(900));
-}
-
-#[tokio::test]
-async fn a_commit_is_repeated_only_where_it_surely_had_no_effect() {
-    let world = World::new().await;
-    world.appoint(Epoch(5), 0);
-    let refusals = [ErrorCode::Overloaded, ErrorCode::NotReady];
-    world.first.script(|script| script.refusals = refusals.to_vec());
-    assert!(world.database.write(set(), WITHIN).await.is_ok());
-    assert_eq!(world.first.script(|script| script.commits.len()), 3);
-    world.first.script(|script| script.refusals = vec![ErrorCode::CommitUnknownResult]);
-    let unknown = world.database.write(set(), WITHIN).await;
-    assert!(matches!(unknown, Err(ClientError::CommitUnknownResult(_))), "{unknown:?}");
-    assert_eq!(world.first.script(|script| script.commits.len()), 4);
-    world.first.script(|script| script.refusals = vec![ErrorCode::LimitExceeded]);
-    let refused = world.database.write(set(), WITHIN).await;
-    assert!(matches!(refused, Err(ClientError::Refused(_))), "{refused:?}");
-}
-
-#[tokio::test]
-async fn a_silent_replica_costs_little() {
-    let world = World::new().await;
-    world.appoint(Epoch(5), 0);
-    world.second.script(|script| script.storage_silent = true);
-    let started = Instant::now();
-    // Keys begin at different replicas, so some of these begin at the silent one.
-    for key in ["a", "b", "c", "d"] {
-        world.database.get(&Key::from(key), WITHIN).await.unwrap();
-    }
-    assert!(started.elapsed() < Duration::from_millis(2_500), "{:?}", started.elapsed());
-}
-
-#[tokio::test]
-async fn a_silent_director_is_doubted_and_its_successor_found() {
-    let world = World::new().await;
-    world.appoint(Epoch(5), 0);
-    world.database.get(&Key::from("k"), WITHIN).await.unwrap();
-    // The first process freezes, its coordinator excepted; a new epoch begins at the second.
-    world.first.script(|script| {
-        script.director_silent = true;
-        script.proxy_silent = true;
-    });
-    world.appoint(Epoch(6), 1);
-    let key = Key::from("k");
-    let read = timeout(Duration::from_secs(8), world.database.get(&key, WITHIN));
-    assert_eq!(read.await.expect("long before the poll ends").unwrap().version, Version(600));
-}
-
-#[tokio::test]
-async fn nobody_waits_for_the_commit_of_an_epoch_that_is_over() {
-    let world = World::new().await;
-    world.appoint(Epoch(5), 0);
-    world.database.get(&Key::from("k"), WITHIN).await.unwrap();
-    world.first.script(|script| script.proxy_silent = true);
-    let write = timeout(Duration::from_secs(8), world.database.write(set(), WITHIN));
-    let epoch_ends = async {
-        while world.first.script(|script| script.commits.is_empty()) {
-            tokio::task::yield_now().await;
-        }
-        world.first.script(|script| script.director_silent = true);
-        world.appoint(Epoch(6), 1);
-    };
-    let (written, ()) = tokio::join!(write, epoch_ends);
-    let written = written.expect("long before the deadline");
-    assert!(matches!(written, Err(ClientError::CommitUnknownResult(_))), "{written:?}");
-    // The next one goes to the new epoch's proxy.
-    assert!(world.database.write(set(), WITHIN).await.is_ok());
-}
-
-#[tokio::test]
-async fn readers_share_rounds() {
-    let world = World::new().await;
-    world.appoint(Epoch(5), 0);
-    world.database.get(&Key::from("k"), WITHIN).await.unwrap();
-    let before = world.first.script(|script| script.read_versions);
-    let key = Key::from("k");
-    let reads = (0..100).map(async |_| world.database.get(&key, WITHIN).await);
-    for read in futures::future::join_all(reads).await {
-        read.unwrap();
-    }
-    let rounds = world.first.script(|script| script.read_versions) - before;
-    assert!(rounds < 100, "{rounds} rounds for 100 concurrent reads");
 }
