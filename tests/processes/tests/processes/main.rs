@@ -9,6 +9,7 @@ mod failures;
 mod lifecycle;
 mod requests;
 mod traces;
+mod transactions;
 mod usage;
 
 type Outcome = anyhow::Result<()>;
