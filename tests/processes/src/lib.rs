@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
-pub use cluster::{Cluster, Ready};
+pub use cluster::{Cluster, Ready, is_of_kind};
 
 /// How long any state may take to come. Generous: machines are slow, and no test is about time.
 pub const PATIENCE: Duration = Duration::from_secs(60);

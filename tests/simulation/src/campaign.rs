@@ -129,7 +129,9 @@ impl Campaign {
     pub fn replay(&self, seed: u64) -> String {
         let controls: String =
             self.controls.iter().map(|control| format!(" --control {control}")).collect();
-        format!("PLINTH_SIMULATION_LOG=info cargo run -q -p plinth-test-simulation --bin simulate -- seed {seed}{controls}")
+        format!(
+            "PLINTH_SIMULATION_LOG=info cargo run -q -p plinth-test-simulation --bin simulate -- seed {seed}{controls}"
+        )
     }
 
     /// A failure for people to read: the seed, how to replay it, what was broken, what was done.
@@ -151,7 +153,10 @@ impl Campaign {
                 )
             }
             Outcome::Failed { seed, output } => {
-                format!("seed {seed}: its process failed\n{output}\nreplay: {}\n", self.replay(*seed))
+                format!(
+                    "seed {seed}: its process failed\n{output}\nreplay: {}\n",
+                    self.replay(*seed)
+                )
             }
         }
     }

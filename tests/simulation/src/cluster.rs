@@ -195,7 +195,8 @@ impl Cluster {
     pub fn lose_coordinators(&self) {
         for node in self.nodes.iter().filter(|node| !node.on) {
             let coordinator = service(ServiceKind::Coordinator, &node.id);
-            let directory = Path::new(DATA).join(node.id.as_str()).join(coordinator.name.to_string());
+            let directory =
+                Path::new(DATA).join(node.id.as_str()).join(coordinator.name.to_string());
             // Where there is none, nothing is lost.
             let _ = node.disk.remove(&directory);
         }

@@ -123,14 +123,22 @@ async fn replicas(scene: &Scene, peers: &Client<Transport>) -> anyhow::Result<()
             .collect();
         let mut held = BTreeMap::new();
         for (name, pid) in up(&layout, tag)? {
-            let request = ReadRequest { epoch, version, keys: Vec::new(), ranges: ranges.clone() };
+            let request = ReadRequest {
+                epoch,
+                version,
+                newest: false,
+                keys: Vec::new(),
+                ranges: ranges.clone(),
+            };
             let target = Target::from(pid);
             let answer = peers.call(&target, &READ, &request, Some(epoch), ASK).await;
             let answer = answer.with_context(|| format!("{name}, tag {tag} at {version}"))?;
             let rows = answer.ranges.into_iter().flat_map(|range| range.items).collect();
             held.insert(name, rows);
         }
-        scene.findings.report_all(replicas_are_identical::NAME, replicas_are_identical::check(&held));
+        scene
+            .findings
+            .report_all(replicas_are_identical::NAME, replicas_are_identical::check(&held));
     }
     Ok(())
 }

@@ -149,7 +149,8 @@ impl Nemesis {
     /// Does what is due.
     pub fn step(&mut self, sim: &mut Sim<'_>, cluster: &mut Cluster) {
         let now = sim.elapsed();
-        let due: Vec<Undo> = self.undo.extract_if(.., |(at, _)| *at <= now).map(|(_, undo)| undo).collect();
+        let due: Vec<Undo> =
+            self.undo.extract_if(.., |(at, _)| *at <= now).map(|(_, undo)| undo).collect();
         for undo in due {
             self.end(sim, cluster, undo);
         }
@@ -202,8 +203,14 @@ impl Nemesis {
         let now = sim.elapsed();
         let until = self.later(now);
         let nodes = names(cluster);
-        let on: Vec<NodeId> = cluster.nodes().iter().filter(|node| node.is_on()).map(|node| node.id.clone()).collect();
-        let services: Vec<ServiceRef> = cluster.nodes().iter().flat_map(|node| node.services()).collect();
+        let on: Vec<NodeId> = cluster
+            .nodes()
+            .iter()
+            .filter(|node| node.is_on())
+            .map(|node| node.id.clone())
+            .collect();
+        let services: Vec<ServiceRef> =
+            cluster.nodes().iter().flat_map(|node| node.services()).collect();
         let node = self.one_of(&on)?.clone();
         let for_a_while = format!("for {} ms", (until - now).as_millis());
         match kind {
@@ -214,7 +221,8 @@ impl Nemesis {
             Kind::KillSeveral => {
                 let mut killed = Vec::new();
                 for service in services {
-                    if self.random.next_u64().is_multiple_of(3) && self.kill(cluster, &service, now) {
+                    if self.random.next_u64().is_multiple_of(3) && self.kill(cluster, &service, now)
+                    {
                         killed.push(service.to_string());
                     }
                 }
@@ -307,7 +315,8 @@ impl Nemesis {
                 let stores: Vec<PathBuf> =
                     found.iter().map(|name| directory.join(name).join("store")).collect();
                 let store = self.one_of(&stores)?;
-                disk.fail_next_sync(store).then(|| format!("the next sync of {} at {node} fails", store.display()))
+                disk.fail_next_sync(store)
+                    .then(|| format!("the next sync of {} at {node} fails", store.display()))
             }
         }
     }

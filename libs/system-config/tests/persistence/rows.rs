@@ -28,6 +28,7 @@ fn apply(rows: &mut Rows, mutations: Vec<Mutation>) {
                 rows.remove(&key);
             }
             Mutation::ClearRange(range) => rows.retain(|key, _| !range.contains(key.as_bytes())),
+            Mutation::Atomic { .. } => unreachable!("rows are set and cleared, nothing else"),
         }
     }
 }

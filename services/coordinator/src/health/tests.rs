@@ -19,7 +19,7 @@ fn service(kind: ServiceKind, number: u32) -> ServiceRef {
 }
 
 fn store(kind: ServiceKind, number: u32) -> StoreId {
-    StoreId(u64::from(number) + if kind == ServiceKind::Log { 100 } else { 200 })
+    StoreId(u128::from(number) + if kind == ServiceKind::Log { 100 } else { 200 })
 }
 
 fn config() -> SystemConfig<ServiceRef> {

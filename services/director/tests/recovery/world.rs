@@ -521,6 +521,7 @@ impl World {
                 Mutation::ClearRange(range) => {
                     self.system.retain(|key, _| !range.contains(key.as_bytes()));
                 }
+                Mutation::Atomic { .. } => unreachable!("rows are set and cleared, nothing else"),
             }
         }
         self.committed = self.first_version;

@@ -76,7 +76,9 @@ fn parse(control: &str) -> anyhow::Result<(String, When)> {
     match control.split_once('=') {
         None => Ok((control.to_owned(), When::Always)),
         Some((point, times)) => {
-            let times = times.parse().with_context(|| format!("--control {control}: =N is not a number"))?;
+            let times = times
+                .parse()
+                .with_context(|| format!("--control {control}: =N is not a number"))?;
             if times == 0 {
                 bail!("--control {control}: one time in 0 is never");
             }
@@ -86,7 +88,12 @@ fn parse(control: &str) -> anyhow::Result<(String, When)> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "how fast it is in real time is what is told")]
-fn many(seeds: u64, first: u64, controls: Vec<String>, jobs: Option<usize>) -> anyhow::Result<bool> {
+fn many(
+    seeds: u64,
+    first: u64,
+    controls: Vec<String>,
+    jobs: Option<usize>,
+) -> anyhow::Result<bool> {
     let mut runner = Campaign { controls, ..Campaign::new(&std::env::current_exe()?) };
     runner.jobs = jobs.unwrap_or(runner.jobs);
     let began = Instant::now();

@@ -23,7 +23,10 @@ mod tests {
         let one = BTreeMap::from([(Incarnation(1), "director-1@a".to_owned())]);
         let mut two = one.clone();
         two.insert(Incarnation(2), "director-1@b".to_owned());
-        assert_eq!(check(&BTreeMap::from([(Epoch(1), one.clone()), (Epoch(2), one.clone())])), None);
+        assert_eq!(
+            check(&BTreeMap::from([(Epoch(1), one.clone()), (Epoch(2), one.clone())])),
+            None
+        );
         assert!(check(&BTreeMap::from([(Epoch(1), one), (Epoch(2), two)])).is_some());
     }
 }

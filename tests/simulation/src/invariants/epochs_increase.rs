@@ -9,7 +9,8 @@ pub const NAME: &str = "epochs_increase";
 /// Answers the first breach. The newest recovery comes first.
 #[must_use]
 pub fn check(recoveries: &[Recovery]) -> Option<String> {
-    let alone = recoveries.iter().find(|recovery| recovery.first_version <= recovery.recovery_version);
+    let alone =
+        recoveries.iter().find(|recovery| recovery.first_version <= recovery.recovery_version);
     let pairs = || recoveries.iter().zip(recoveries.iter().skip(1));
     let pair = pairs().find(|(newer, older)| {
         newer.epoch <= older.epoch
@@ -18,7 +19,9 @@ pub fn check(recoveries: &[Recovery]) -> Option<String> {
     });
     let brief = |recovery: &Recovery| {
         let Recovery { epoch, recovery_version, first_version, .. } = recovery;
-        format!("epoch {epoch} (recovery version {recovery_version}, first version {first_version})")
+        format!(
+            "epoch {epoch} (recovery version {recovery_version}, first version {first_version})"
+        )
     };
     alone
         .map(brief)

@@ -18,8 +18,18 @@ use crate::history::History;
 pub fn check_history(history: &History, findings: &Findings) {
     let record = history.record();
     let (writes, reads) = (&record.writes, &record.reads);
-    findings.report_all(versions_follow_real_time::NAME, versions_follow_real_time::check(writes, reads));
-    findings.report_all(registers_are_linearizable::NAME, registers_are_linearizable::check(writes, reads));
-    findings.report_all(config_never_goes_back::NAME, config_never_goes_back::check(&record.configs));
-    findings.report_all(epochs_have_one_director::NAME, epochs_have_one_director::check(&record.directors));
+    findings.report_all(
+        versions_follow_real_time::NAME,
+        versions_follow_real_time::check(writes, reads),
+    );
+    findings.report_all(
+        registers_are_linearizable::NAME,
+        registers_are_linearizable::check(writes, reads),
+    );
+    findings
+        .report_all(config_never_goes_back::NAME, config_never_goes_back::check(&record.configs));
+    findings.report_all(
+        epochs_have_one_director::NAME,
+        epochs_have_one_director::check(&record.directors),
+    );
 }

@@ -10,7 +10,8 @@ pub const NAME: &str = "no_pid_is_stored";
 pub fn check(stored: &[u8], living: &[Pid]) -> Option<String> {
     let text = String::from_utf8_lossy(stored);
     living.iter().find_map(|pid| {
-        let mortal = [pid.address.clone(), pid.incarnation.to_string(), pid.incarnation.0.to_string()];
+        let mortal =
+            [pid.address.clone(), pid.incarnation.to_string(), pid.incarnation.0.to_string()];
         mortal.into_iter().find(|part| text.contains(part.as_str()))
     })
 }

@@ -117,9 +117,15 @@ mod tests {
     fn a_write_of_unknown_fate_takes_effect_at_most_once_and_a_refused_one_never() {
         let unknown = write("u", Fate::Unknown(String::new()));
         let writes = [committed("a", 10), unknown, committed("b", 20)];
-        assert!(check(&writes, &[read(Some("a"), 10), read(Some("u"), 11), read(Some("b"), 20)]).is_empty());
+        assert!(
+            check(&writes, &[read(Some("a"), 10), read(Some("u"), 11), read(Some("b"), 20)])
+                .is_empty()
+        );
         assert!(check(&writes, &[read(Some("a"), 11), read(Some("u"), 21)]).is_empty());
-        assert_eq!(check(&writes, &[read(Some("u"), 11), read(Some("b"), 20), read(Some("u"), 21)]).len(), 1);
+        assert_eq!(
+            check(&writes, &[read(Some("u"), 11), read(Some("b"), 20), read(Some("u"), 21)]).len(),
+            1
+        );
         assert_eq!(check(&writes, &[read(Some("u"), 11), read(Some("a"), 12)]).len(), 1);
         let refused = write("r", Fate::NotCommitted(String::new()));
         assert_eq!(check(&[refused], &[read(Some("r"), 1)]).len(), 1);

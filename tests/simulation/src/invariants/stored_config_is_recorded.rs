@@ -14,7 +14,6 @@ pub fn check(stored: &[u8], recorded: &SystemConfig<ServiceRef>) -> Option<Strin
         Ok(decoded) => decoded,
         Err(error) => return Some(format!("it can't be decoded: {error}")),
     };
-    (decoded != *recorded).then(|| {
-        format!("it is {}, and recorded is {}", decoded.stamp(), recorded.stamp())
-    })
+    (decoded != *recorded)
+        .then(|| format!("it is {}, and recorded is {}", decoded.stamp(), recorded.stamp()))
 }

@@ -42,7 +42,9 @@ pub fn check(writes: &[Write], reads: &[Read]) -> Option<String> {
                 let (floor, by) = floors.remove(&began)?;
                 let kind = if is_commit { "commit" } else { "read" };
                 if version < floor || (is_commit && version == floor) {
-                    return Some(format!("the {kind} of {what} has version {version}, and when it began {by} had ended with {floor}"));
+                    return Some(format!(
+                        "the {kind} of {what} has version {version}, and when it began {by} had ended with {floor}"
+                    ));
                 }
                 if version > known.0 {
                     known = (version, format!("the {kind} of {what}"));

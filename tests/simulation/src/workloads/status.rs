@@ -33,7 +33,8 @@ pub(crate) async fn run(scene: Scene, gateway: usize) {
                 }
             }
             Err(error) if !excused => {
-                let seen = format!("{node}'s gateway, asked at {asked:?}, gives no status: {error}");
+                let seen =
+                    format!("{node}'s gateway, asked at {asked:?}, gives no status: {error}");
                 scene.findings.report("status_during_outage", seen);
                 return;
             }
