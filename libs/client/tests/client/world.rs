@@ -249,36 +249,37 @@ impl World {
             directory: vec![],
         };
         [&self.first, &self.second][who].script(|script| script.layout = Some(live));
-        let appointed = Appointed {
-            epoch,
-            service: service("director-1@node-1"),
-            pid,
-            cause: "played".to_owned(),
-        };
-        let status = Status {
-            service: service("coordinator-1@node-1"),
-            cluster: ClusterId(1),
-            group: None,
-            leader: None,
-            is_leader: true,
-            term: 1,
-            members: vec![],
-            epoch,
-            director: Some(appointed),
-            ready_epoch: epoch,
-            phase: "accepting_commits".to_owned(),
-            ready: true,
-            config_version: ConfigVersion(1),
-            problem: None,
-            bootstrap: Bootstrap {
-                source: "default".to_owned(),
-                storage: None,
-                epoch: Epoch::ZERO,
-                config_version: ConfigVersion(0),
-                rejected: vec![],
-                waiting_for: None,
-            },
-        };
+        let status = status_of(epoch, pid);
         self.first.script(|script| script.status = Some(status));
+    }
+}
+
+/// What a coordinator says while an epoch is served.
+fn status_of(epoch: Epoch, pid: Pid) -> Status {
+    let appointed =
+        Appointed { epoch, service: service("director-1@node-1"), pid, cause: "played".to_owned() };
+    Status {
+        service: service("coordinator-1@node-1"),
+        cluster: ClusterId(1),
+        group: None,
+        leader: None,
+        is_leader: true,
+        term: 1,
+        members: vec![],
+        epoch,
+        director: Some(appointed),
+        ready_epoch: epoch,
+        phase: "accepting_commits".to_owned(),
+        ready: true,
+        config_version: ConfigVersion(1),
+        problem: None,
+        bootstrap: Bootstrap {
+            source: "default".to_owned(),
+            storage: None,
+            epoch: Epoch::ZERO,
+            config_version: ConfigVersion(0),
+            rejected: vec![],
+            waiting_for: None,
+        },
     }
 }
