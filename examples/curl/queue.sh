@@ -3,8 +3,8 @@
 # usage: queue.sh http://localhost:4000
 set -eu
 url=$1
-done=$(mktemp)
-trap 'rm -f "$done"' EXIT
+taken=$(mktemp)
+trap 'rm -f "$taken"' EXIT
 
 # The ten bytes after queue/ become the place of the commit: keys are unique and in order.
 enqueue() {
@@ -33,8 +33,8 @@ take() {
 curl -fsS -X DELETE "$url/v1/keys?from=queue/&to=queue0" > /dev/null
 for number in 1 2 3 4 5 6; do enqueue "job-$number"; done
 [ "$(take)" = job-1 ]
-(while job=$(take); do echo "$job" >> "$done"; done) &
-(while job=$(take); do echo "$job" >> "$done"; done) &
+(while job=$(take); do echo "$job" >> "$taken"; done) &
+(while job=$(take); do echo "$job" >> "$taken"; done) &
 wait
-[ "$(sort "$done" | tr '\n' ' ')" = "job-2 job-3 job-4 job-5 job-6 " ]
-echo "each job once: job-1 $(sort "$done" | tr '\n' ' ')"
+[ "$(sort "$taken" | tr '\n' ' ')" = "job-2 job-3 job-4 job-5 job-6 " ]
+echo "each job once: job-1 $(sort "$taken" | tr '\n' ' ')"
