@@ -112,7 +112,7 @@ fn up<'a>(layout: &'a LiveLayout, tag: Tag) -> anyhow::Result<Vec<(String, &'a P
 async fn replicas(scene: &Scene, peers: &Client<Transport>) -> anyhow::Result<()> {
     let gateway = scene.any_gateway();
     let layout = gateway.ask(&LAYOUT).await?;
-    let (version, _) = gateway.get("any key").await?;
+    let (version, _) = gateway.get("any/key").await?;
     let epoch = layout.config.layout.epoch;
     for tag in layout.recorded.shards.tags() {
         let ranges: Vec<RangeRead> = layout

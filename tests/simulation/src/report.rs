@@ -26,7 +26,7 @@ pub struct Report {
     pub commits: u64,
     /// Answered reads.
     pub reads: u64,
-    /// The last epoch.
+    /// Epochs that users heard of.
     pub epochs: u64,
     /// How often each kind of fault took place.
     pub faults: BTreeMap<String, u64>,

@@ -126,8 +126,7 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
         nemesis.map_or_else(Default::default, |nemesis| (nemesis.counts, nemesis.account));
     let (reads, epochs) = {
         let record = history.record();
-        let last = record.directors.keys().next_back().map_or(0, |epoch| epoch.0);
-        (record.reads.len() as u64, last)
+        (record.reads.len() as u64, record.directors.len() as u64)
     };
     let report = Report {
         seed,
