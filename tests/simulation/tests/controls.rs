@@ -32,7 +32,7 @@ macro_rules! controls {
 
 controls! {
     a_log_that_acknowledges_before_it_syncs: "log.ack_before_sync" within 40;
-    a_log_that_loses_an_entry: "log.lose_entry=50" within 40;
+    a_log_that_loses_an_entry: "log.lose_entry=10" within 40;
     a_proxy_that_skips_a_log: "commit_proxy.skip_log" within 40;
     a_proxy_that_answers_before_the_logs_have: "commit_proxy.answer_before_logged" within 40;
     a_sequencer_that_forgets_a_report: "sequencer.forget_report=20" within 10;
