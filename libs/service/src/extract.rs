@@ -107,6 +107,11 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         }
         let is_service = request.extensions().get::<Caller>() == Some(&Caller::Service);
         let Body(body) = Body::from_request(request, state).await?;
+        // A list would be taken for the fields of a structure in their order, and an empty one for
+        // all defaults.
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            return Err(invalid("the body must be a JSON object"));
+        }
         let parsed = if is_service { serde_json::from_slice(&body).ok() } else { strict(&body)? };
         parsed.map(Json).ok_or_else(|| json_failure::<T>(&body))
     }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use plinth_api::gateway::WatchEvent;
 use plinth_client::Database;
 use plinth_service::{Context, Routes};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::openapi::{HttpMethod, PathItem};
+use utoipa::{PartialSchema as _, ToSchema as _};
 
 use crate::transactions::Sessions;
 use crate::{Config, cluster, transactions, values, watching};
@@ -83,6 +85,9 @@ fn with_suffixes(document: &mut utoipa::openapi::OpenApi) {
     let Some(item) = document.paths.paths.get_mut("/v1/keys/{*key}") else { return };
     let post = item.post.take();
     let watch = item.get.as_mut().map(watching::operation);
+    // No handler names it: the two forms of an answer share one.
+    let schemas = &mut document.components.get_or_insert_default().schemas;
+    schemas.insert(WatchEvent::name().into_owned(), WatchEvent::schema());
     for (suffix, method, operation) in
         [("atomic", HttpMethod::Post, post), ("watch", HttpMethod::Get, watch)]
     {

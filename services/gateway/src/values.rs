@@ -180,7 +180,7 @@ pub(crate) fn may_read(caller: Caller, range: &KeyRange) -> Result<(), Failure> 
     }
     Err(Failure::new(
         ErrorCode::SystemKey,
-        "keys from \\xff on belong to the system: the administrator's token reads them",
+        "keys from \\xff on belong to the system: use another key; the administrator's token reads them",
     ))
 }
 

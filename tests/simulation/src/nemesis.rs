@@ -249,37 +249,8 @@ impl Nemesis {
                 let what = if wiped { " and every coordinator its directory" } else { "" };
                 Some(format!("all nodes lost power{what}, {for_a_while}"))
             }
-            Kind::Cut => {
-                let (a, b) = self.two_of(&nodes)?;
-                sim.partition(a.as_str(), b.as_str());
-                self.undo.push((until, Undo::Repair(a.clone(), b.clone())));
-                Some(format!("{a} and {b} are cut off from each other, {for_a_while}"))
-            }
-            Kind::Isolate => {
-                for other in nodes.iter().filter(|other| **other != node) {
-                    sim.partition(node.as_str(), other.as_str());
-                    self.undo.push((until, Undo::Repair(node.clone(), other.clone())));
-                }
-                Some(format!("{node} is cut off from all others, {for_a_while}"))
-            }
-            Kind::OneWay => {
-                let (a, b) = self.two_of(&nodes)?;
-                sim.partition_oneway(a.as_str(), b.as_str());
-                self.undo.push((until, Undo::RepairOneWay(a.clone(), b.clone())));
-                Some(format!("what {a} sends to {b} is lost, {for_a_while}"))
-            }
-            Kind::Hold => {
-                let (a, b) = self.two_of(&nodes)?;
-                sim.hold(a.as_str(), b.as_str());
-                self.undo.push((until, Undo::Release(a.clone(), b.clone())));
-                Some(format!("what {a} and {b} send each other is held back, {for_a_while}"))
-            }
-            Kind::Delay => {
-                let (a, b) = self.two_of(&nodes)?;
-                let most = self.slow();
-                sim.set_link_max_message_latency(a.as_str(), b.as_str(), most);
-                self.undo.push((until, Undo::Latency(a.clone(), b.clone())));
-                Some(format!("messages between {a} and {b} take up to {most:?}, {for_a_while}"))
+            Kind::Cut | Kind::Isolate | Kind::OneWay | Kind::Hold | Kind::Delay => {
+                self.begin_on_network(kind, sim, &node, &nodes, until)
             }
             Kind::DropReplies | Kind::Mute => {
                 let service = self.one_of(&services)?.clone();
@@ -294,6 +265,69 @@ impl Nemesis {
                 self.undo.push((until, Undo::Point(point, service.clone())));
                 Some(format!("{service} {what}, {for_a_while}"))
             }
+            Kind::SlowDisk | Kind::FullDisk | Kind::FailedSync => {
+                self.begin_on_disk(kind, cluster, node, until, &for_a_while)
+            }
+        }
+    }
+
+    /// Begins a fault of the network, around a node or between two.
+    fn begin_on_network(
+        &mut self,
+        kind: Kind,
+        sim: &mut Sim<'_>,
+        node: &NodeId,
+        nodes: &[NodeId],
+        until: Duration,
+    ) -> Option<String> {
+        let for_a_while = format!("for {} ms", (until - sim.elapsed()).as_millis());
+        match kind {
+            Kind::Cut => {
+                let (a, b) = self.two_of(nodes)?;
+                sim.partition(a.as_str(), b.as_str());
+                self.undo.push((until, Undo::Repair(a.clone(), b.clone())));
+                Some(format!("{a} and {b} are cut off from each other, {for_a_while}"))
+            }
+            Kind::Isolate => {
+                for other in nodes.iter().filter(|other| *other != node) {
+                    sim.partition(node.as_str(), other.as_str());
+                    self.undo.push((until, Undo::Repair(node.clone(), other.clone())));
+                }
+                Some(format!("{node} is cut off from all others, {for_a_while}"))
+            }
+            Kind::OneWay => {
+                let (a, b) = self.two_of(nodes)?;
+                sim.partition_oneway(a.as_str(), b.as_str());
+                self.undo.push((until, Undo::RepairOneWay(a.clone(), b.clone())));
+                Some(format!("what {a} sends to {b} is lost, {for_a_while}"))
+            }
+            Kind::Hold => {
+                let (a, b) = self.two_of(nodes)?;
+                sim.hold(a.as_str(), b.as_str());
+                self.undo.push((until, Undo::Release(a.clone(), b.clone())));
+                Some(format!("what {a} and {b} send each other is held back, {for_a_while}"))
+            }
+            Kind::Delay => {
+                let (a, b) = self.two_of(nodes)?;
+                let most = self.slow();
+                sim.set_link_max_message_latency(a.as_str(), b.as_str(), most);
+                self.undo.push((until, Undo::Latency(a.clone(), b.clone())));
+                Some(format!("messages between {a} and {b} take up to {most:?}, {for_a_while}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Begins a fault of a node's disk.
+    fn begin_on_disk(
+        &mut self,
+        kind: Kind,
+        cluster: &mut Cluster,
+        node: NodeId,
+        until: Duration,
+        for_a_while: &str,
+    ) -> Option<String> {
+        match kind {
             Kind::SlowDisk => {
                 let most = self.slow();
                 let sync = most / 10..=most;
@@ -318,6 +352,7 @@ impl Nemesis {
                 disk.fail_next_sync(store)
                     .then(|| format!("the next sync of {} at {node} fails", store.display()))
             }
+            _ => None,
         }
     }
 

@@ -122,17 +122,31 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
             (Stage::Starting | Stage::Healed | Stage::Done, _) => {}
         }
     }
+    let report = report(seed, setup, &world, &history, &findings, nemesis, sim.elapsed())?;
+    Ok((report, world))
+}
+
+/// What became of a run.
+fn report(
+    seed: u64,
+    setup: &Setup,
+    world: &Simulation,
+    history: &History,
+    findings: &Findings,
+    nemesis: Option<Nemesis>,
+    simulated: Duration,
+) -> anyhow::Result<Report> {
     let (faults, account) =
         nemesis.map_or_else(Default::default, |nemesis| (nemesis.counts, nemesis.account));
     let (reads, epochs) = {
         let record = history.record();
         (record.reads.len() as u64, record.directors.len() as u64)
     };
-    let report = Report {
+    Ok(Report {
         seed,
         hash: world.trace().hash().to_string(),
         events: world.trace().events(),
-        simulated_ms: u64::try_from(sim.elapsed().as_millis())?,
+        simulated_ms: u64::try_from(simulated.as_millis())?,
         commits: history.acknowledged() as u64,
         reads,
         epochs,
@@ -140,8 +154,7 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
         fired: setup.controls.iter().map(|(point, _)| world.faults().fired(point)).sum(),
         violations: findings.all(),
         account,
-    };
-    Ok((report, world))
+    })
 }
 
 fn between(world: &Simulation, range: &RangeInclusive<Duration>) -> Duration {

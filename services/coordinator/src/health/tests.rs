@@ -168,7 +168,9 @@ fn a_silent_node_and_an_empty_directory_count_as_nothing() {
 fn what_is_not_ready_or_not_recorded_promises_nothing() {
     let nodes: Vec<NodeReport> = (1..=3).map(report).collect();
     let config = config();
-    let seen = |config| Seen { nodes: &nodes, voters: &[], config, ready: Err("no".to_owned()) };
+    let voters: Vec<ServiceRef> = (1..=3).map(|n| service(ServiceKind::Coordinator, n)).collect();
+    let ready = || Err("no".to_owned());
+    let seen = |config| Seen { nodes: &nodes, voters: &voters, config, ready: ready() };
     let found = assess(&seen(Some(&config)));
     assert_eq!((found.may_lose_for_data, found.may_lose_for_availability), (Some(2), None));
     assert_eq!((found.healthy, found.reasons), (false, vec!["no".to_owned()]));
