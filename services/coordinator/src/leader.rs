@@ -72,7 +72,12 @@ async fn until_leading(node: &Node) -> (Group, Option<Arc<Command>>) {
                     _ = start.changed() => {}
                     _ = groups.changed() => {}
                     // A leader is seen in two steps; the second may have come before the look.
-                    _ = timeout(LOOK, metrics.changed()) => {}
+                    changed = timeout(LOOK, metrics.changed()) => {
+                        if matches!(changed, Ok(Err(_))) {
+                            // Raft has ended, and so will the service: there is nothing to hurry for.
+                            sleep(LOOK).await;
+                        }
+                    }
                 }
             }
             _ => tokio::select! {

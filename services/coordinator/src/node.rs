@@ -75,7 +75,10 @@ impl Group {
     pub(crate) fn is_leading(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        metrics.state == ServerState::Leader && metrics.current_leader == Some(self.raft_id)
+        // One that has stopped shows for ever what it was last.
+        metrics.running_state.is_ok()
+            && metrics.state == ServerState::Leader
+            && metrics.current_leader == Some(self.raft_id)
     }
 }
 
