@@ -125,8 +125,9 @@ impl Nemesis {
         let random = world.random("nemesis");
         let mut kinds: Vec<Kind> =
             KINDS.into_iter().filter(|_| random.next_u64().is_multiple_of(3)).collect();
-        if kinds.is_empty() {
-            kinds.push(KINDS[pick(&*random, KINDS.len())]);
+        // Without it a seed might see one epoch only.
+        if !kinds.contains(&Kind::Kill) {
+            kinds.push(Kind::Kill);
         }
         let paces = [400, 1_000, 2_500];
         let pace = Duration::from_millis(paces[pick(&*random, paces.len())]);

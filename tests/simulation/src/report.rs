@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::findings::Violation;
 
 /// The acknowledged commits that a seed needs to count.
-const COMMITS: u64 = 200;
+pub(crate) const COMMITS: u64 = 200;
 /// The epochs that a seed needs to count.
-const EPOCHS: u64 = 2;
+pub(crate) const EPOCHS: u64 = 2;
 
 /// What one history came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

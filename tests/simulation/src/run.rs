@@ -18,13 +18,15 @@ use crate::history::History;
 use crate::inspector::inspect;
 use crate::log;
 use crate::nemesis::Nemesis;
-use crate::report::Report;
+use crate::report::{self, Report};
 use crate::scene::{Scene, Stage, Weather};
 use crate::user::User;
 use crate::workloads;
 
 /// How long a cluster may take to start, where nothing is broken.
 const START: Duration = Duration::from_secs(30);
+/// How much longer things break where too little has happened yet.
+const OVERTIME: Duration = Duration::from_secs(30);
 /// The simulated time after which a history has failed to end.
 const END: Duration = Duration::from_secs(400);
 
@@ -114,7 +116,9 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
                 heal_at = now + between(&world, &setup.chaos);
                 nemesis = Some(Nemesis::new(&world, weather.clone(), latency, now));
             }
-            (Stage::Working, Some(nemesis)) if now >= heal_at => {
+            (Stage::Working, Some(nemesis))
+                if now >= heal_at && is_enough(&history, now - heal_at) =>
+            {
                 nemesis.heal(&mut sim, &mut cluster);
                 stage.send_replace(Stage::Healed);
             }
@@ -155,6 +159,13 @@ fn report(
         violations: findings.all(),
         account,
     })
+}
+
+/// Whether the history has what a seed needs to count, or has gone on for too long to wait for it.
+fn is_enough(history: &History, overtime: Duration) -> bool {
+    overtime > OVERTIME
+        || (history.acknowledged() as u64 >= report::COMMITS
+            && history.record().directors.len() as u64 >= report::EPOCHS)
 }
 
 fn between(world: &Simulation, range: &RangeInclusive<Duration>) -> Duration {

@@ -1,13 +1,16 @@
 //! Runs simulated histories of the whole cluster: one seed, or a campaign of many.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use plinth_simulation::When;
 use plinth_test_simulation::campaign::{self, Campaign, Outcome, Summary};
 use plinth_test_simulation::{Setup, run};
+
+/// The real time that a seed may take. Generous: on a machine of its own it is seconds.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Runs simulated histories of the whole cluster.
 #[derive(Debug, Parser)]
@@ -62,7 +65,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// Ends the process of a seed in which something spins without end, so that time stands still.
+#[expect(clippy::disallowed_methods, reason = "it is about real time")]
+fn watch_over() {
+    let began = Instant::now();
+    std::thread::spawn(move || {
+        while let Some(left) = PATIENCE.checked_sub(began.elapsed()) {
+            std::thread::park_timeout(left);
+        }
+        eprintln!("it has not ended after {} s of real time: something spins", PATIENCE.as_secs());
+        std::process::exit(3);
+    });
+}
+
 fn one(seed: u64, controls: &[String], kept_events: usize) -> anyhow::Result<bool> {
+    watch_over();
     let controls = controls.iter().map(|text| parse(text)).collect::<anyhow::Result<_>>()?;
     let (report, world) = run(seed, &Setup { controls, kept_events, ..Setup::default() })?;
     if kept_events > 0 {
