@@ -42,7 +42,7 @@ pub enum ClientError {
         limit: usize,
     },
     /// A write names a key of the system.
-    #[error("keys from \\xff on belong to the system")]
+    #[error("keys from \\xff on belong to the system: use another key")]
     SystemKey,
     /// A range ends before it begins.
     #[error("the range ends before it begins")]

@@ -171,7 +171,18 @@ impl World {
     }
 
     pub(crate) async fn holding(&self, on: usize) -> Holding {
-        self.ask(on, &HOLDING, &Nothing {}).await.unwrap()
+        // A follower hears of its leader a little later than of what the leader has done.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.ask(on, &HOLDING, &Nothing {}).await {
+                Ok(holding) => return holding,
+                Err(error) => {
+                    let is_over = Instant::now() >= deadline;
+                    assert!(error.code() == Some(ErrorCode::NoQuorum) && !is_over, "{error}");
+                }
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until a request is refused with this code.
