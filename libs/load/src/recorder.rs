@@ -1,6 +1,7 @@
 //! What happened, as it happens: counts, latencies and the longest time without a success.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -79,12 +80,14 @@ impl Recorder {
     }
 
     fn counts(&mut self, operation: Operation) -> Option<&mut Counts> {
-        if !self.operations.contains_key(&operation) {
-            // The bounds are constants that the histogram takes.
-            let latencies = Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).ok()?;
-            self.operations.insert(operation, Counts { latencies, errors: BTreeMap::new() });
-        }
-        self.operations.get_mut(&operation)
+        Some(match self.operations.entry(operation) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(empty) => {
+                // The bounds are constants that the histogram takes.
+                let latencies = Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).ok()?;
+                empty.insert(Counts { latencies, errors: BTreeMap::new() })
+            }
+        })
     }
 }
 

@@ -19,12 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server on loopback that ends when the guard is dropped.
 #[expect(clippy::disallowed_methods, reason = "axum serves no other listener here")]
-async fn serve(router: Router) -> (String, ScopeGuard) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("bound"));
+async fn serve(router: Router) -> std::io::Result<(String, ScopeGuard)> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
     let (scope, guard) = Scope::new();
     drop(scope.spawn("server", async move { axum::serve(listener, router).await }));
-    (url, guard)
+    Ok((url, guard))
 }
 
 fn puts(url: String) -> Load {
@@ -44,7 +44,8 @@ async fn filling_writes_every_key_once() {
         *written.lock().expect("not poisoned").entry(key).or_default() += 1;
         async {}
     };
-    let (url, _server) = serve(Router::new().route("/v1/keys/{*key}", put(handler))).await;
+    let (url, _server) =
+        serve(Router::new().route("/v1/keys/{*key}", put(handler))).await.expect("a server");
     let load = Load { keys: 50, value_size: 33, ..puts(url) };
     let report = drive(&Runtime::real(), load.filling()).await.expect("valid");
     assert_eq!((report.succeeded, report.failed, report.unanswered), (50, 0, 0));
@@ -57,7 +58,7 @@ async fn filling_writes_every_key_once() {
 async fn failures_are_counted_by_the_servers_code() {
     let count = Arc::new(AtomicU64::new(0));
     let handler = move || {
-        let refuse = count.fetch_add(1, Ordering::Relaxed) % 2 == 0;
+        let refuse = count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
         async move {
             if refuse {
                 (StatusCode::SERVICE_UNAVAILABLE, r#"{"code":"not_ready"}"#)
@@ -66,7 +67,8 @@ async fn failures_are_counted_by_the_servers_code() {
             }
         }
     };
-    let (url, _server) = serve(Router::new().route("/v1/keys/{*key}", put(handler))).await;
+    let (url, _server) =
+        serve(Router::new().route("/v1/keys/{*key}", put(handler))).await.expect("a server");
     let load = Load { amount: Amount::Requests(40), ..puts(url) };
     let report = drive(&Runtime::real(), load).await.expect("valid");
     assert_eq!((report.succeeded, report.failed), (20, 20));
@@ -75,7 +77,7 @@ async fn failures_are_counted_by_the_servers_code() {
 
 #[tokio::test]
 async fn nobody_there_is_an_error_of_the_connection() {
-    let (url, server) = serve(Router::new()).await;
+    let (url, server) = serve(Router::new()).await.expect("a server");
     drop(server);
     let load = Load { amount: Amount::Requests(3), connections: 1, ..puts(url) };
     let report = drive(&Runtime::real(), load).await.expect("valid");
@@ -94,7 +96,8 @@ async fn an_open_loop_charges_a_stall_to_all_that_waited() {
             drop(gate.acquire_owned().await);
         }
     };
-    let (url, _server) = serve(Router::new().route("/v1/keys/{*key}", put(handler))).await;
+    let (url, _server) =
+        serve(Router::new().route("/v1/keys/{*key}", put(handler))).await.expect("a server");
     // One connection, and a request due every 10 ms.
     let load = Load { connections: 1, pace: Pace::Open(100.0), ..puts(url) };
     let mut driving = start(&Runtime::real(), load).expect("valid");

@@ -1,5 +1,6 @@
 //! One process killed at a time, and the longest gap in acknowledged commits.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -40,7 +41,23 @@ const VICTIMS: [(&str, &str, &str); 10] = [
 struct Gaps {
     victim: String,
     ms: Vec<f64>,
-    failed: u64,
+    /// Commits that were not acknowledged, by code.
+    failed: BTreeMap<String, u64>,
+}
+
+impl Gaps {
+    fn new(victim: String) -> Gaps {
+        Gaps { victim, ms: Vec::new(), failed: BTreeMap::new() }
+    }
+
+    /// Adds what was seen since the last reset.
+    fn add(&mut self, driving: &mut Driving) {
+        let report = driving.report();
+        self.ms.push(report.longest_gap_ms);
+        for (code, count) in report.errors() {
+            *self.failed.entry(code).or_default() += count;
+        }
+    }
 }
 
 pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
@@ -53,7 +70,10 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
     for Gaps { victim, ms, failed } in all {
         let Some((median, worst)) = median_and_worst(&ms) else { continue };
         let n = ms.len().to_string();
-        table.row([victim, format!("{median:.0}"), format!("{worst:.0}"), n, failed.to_string()]);
+        let failed: Vec<String> =
+            failed.iter().map(|(code, count)| format!("{count} {code}")).collect();
+        let failed = if failed.is_empty() { "none".to_owned() } else { failed.join(", ") };
+        table.row([victim, format!("{median:.0}"), format!("{worst:.0}"), n, failed]);
     }
     println!(
         "## Failures\n\n{table}\nThe longest time without an acknowledged commit, at {RATE} commits \
@@ -88,12 +108,6 @@ async fn commits(driving: &Driving, count: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The gap since the last reset, in milliseconds, and how many commits failed.
-fn gap(driving: &mut Driving) -> (f64, u64) {
-    let report = driving.report();
-    (report.longest_gap_ms, report.failed)
-}
-
 async fn plinth_gaps(bench: &Bench) -> anyhow::Result<Vec<Gaps>> {
     let directory = bench.fresh("failures-plinth")?;
     let mut plinth = Plinth::start(&bench.world, &bench.plinth, &directory)?;
@@ -103,7 +117,7 @@ async fn plinth_gaps(bench: &Bench) -> anyhow::Result<Vec<Gaps>> {
     let mut all = Vec::new();
     for (name, kind, role) in VICTIMS {
         eprintln!("bench: plinth: kill -9 of {name}, {} times", bench.extent.kills);
-        let mut gaps = Gaps { victim: format!("plinth: {name}"), ms: Vec::new(), failed: 0 };
+        let mut gaps = Gaps::new(format!("plinth: {name}"));
         for turn in 0..bench.extent.kills {
             let rows = plinth.settled().await?;
             commits(&driving, STEADY).await?;
@@ -121,9 +135,7 @@ async fn plinth_gaps(bench: &Bench) -> anyhow::Result<Vec<Gaps>> {
             processes::signal(victim.os_pid, Signal::KILL)?;
             replaced(&mut plinth, victim.os_pid).await.context(name)?;
             commits(&driving, STEADY).await.context(name)?;
-            let (ms, failed) = gap(&mut driving);
-            gaps.ms.push(ms);
-            gaps.failed += failed;
+            gaps.add(&mut driving);
         }
         all.push(gaps);
     }
@@ -151,7 +163,7 @@ async fn etcd_gaps(bench: &Bench, executable: &std::path::Path) -> anyhow::Resul
     let mut all = Vec::new();
     for (name, leads) in [("leader", true), ("follower", false)] {
         eprintln!("bench: etcd: kill -9 of a {name}, {} times", bench.extent.kills);
-        let mut gaps = Gaps { victim: format!("etcd: {name}"), ms: Vec::new(), failed: 0 };
+        let mut gaps = Gaps::new(format!("etcd: {name}"));
         for _ in 0..bench.extent.kills {
             let leader = etcd.leader().await?;
             let followers: Vec<String> =
@@ -163,9 +175,7 @@ async fn etcd_gaps(bench: &Bench, executable: &std::path::Path) -> anyhow::Resul
             driving.reset();
             etcd.kill(victim).await?;
             commits(&driving, STEADY).await.context(name)?;
-            let (ms, failed) = gap(&mut driving);
-            gaps.ms.push(ms);
-            gaps.failed += failed;
+            gaps.add(&mut driving);
             etcd.restart(victim)?;
             etcd.all_healthy().await?;
         }

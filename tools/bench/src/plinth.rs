@@ -111,10 +111,7 @@ impl Plinth {
 
 /// The first of three free ports in a row.
 fn three_ports(world: &Runtime) -> anyhow::Result<u16> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "asked for a free port and let go; nothing is served"
-    )]
+    // Asked for a free port and let go: nothing is served.
     let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     for _ in 0..1_000 {
         let offset = world.random_u64() % u64::from(PORTS.end - PORTS.start);
