@@ -253,11 +253,10 @@ impl Leader<'_> {
         let mut watching = std::pin::pin!(watching);
         let mut states = self.group.states.clone();
         let (cause, suspects) = loop {
-            if states.borrow_and_update().ready_epoch == epoch {
-                if let Some(span) = span.take() {
-                    // A span ends where it was left last.
-                    span.in_scope(|| tracing::info!(%epoch, "the recovery is over"));
-                }
+            let is_ready = states.borrow_and_update().ready_epoch == epoch;
+            if is_ready && let Some(span) = span.take() {
+                // A span ends where it was left last.
+                span.in_scope(|| tracing::info!(%epoch, "the recovery is over"));
             }
             tokio::select! {
                 biased;

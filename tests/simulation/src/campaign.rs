@@ -120,7 +120,7 @@ impl Campaign {
             let end = |worker: std::thread::ScopedJoinHandle<'_, io::Result<()>>| {
                 worker.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")))
             };
-            workers.into_iter().map(end).collect()
+            workers.into_iter().try_for_each(end)
         })
     }
 

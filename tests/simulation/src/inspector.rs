@@ -96,7 +96,7 @@ async fn serve(scene: &Scene, gateway: &Gateway, number: usize) -> anyhow::Resul
     Ok(())
 }
 
-fn up<'a>(layout: &'a LiveLayout, tag: Tag) -> anyhow::Result<Vec<(String, &'a Pid)>> {
+fn up(layout: &LiveLayout, tag: Tag) -> anyhow::Result<Vec<(String, &Pid)>> {
     let named = layout.recorded.config.layout.team(tag);
     let members = layout.config.layout.team(tag).iter().zip(named);
     members

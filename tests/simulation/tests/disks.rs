@@ -1,7 +1,5 @@
 //! Disks that fail.
 
-#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
