@@ -1,7 +1,5 @@
 //! A fixed set of seeds: nothing is broken, enough happens in them, and a seed is one history.
 
-#![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
-
 use std::path::Path;
 
 use plinth_test_simulation::campaign::{Campaign, Outcome, Summary};
