@@ -1,22 +1,22 @@
 //! The director: one epoch's recovery, its system transaction, and the watch over it.
 //!
 //! A director stands by until a coordinator appoints it to an epoch (`PUT /v1/appointment`). It then
-//! goes once through the phases of a recovery, each a module of [`phases`] that says what it does
+//! goes once through the phases of a recovery, each a module of `phases` that says what it does
 //! and which invariant it keeps:
 //!
 //! | phase | does |
 //! |---|---|
-//! | [`phases::reading_layout`] | a linearizable read of the last layout |
-//! | [`phases::locking`] | locks its logs: no earlier epoch acknowledges anything any more |
-//! | [`phases::choosing_version`] | how far the committed history goes |
-//! | [`phases::recruiting`] | keeps the healthy, fills vacancies |
-//! | [`phases::replaying`] | every log has exactly what survives |
-//! | [`phases::starting_transaction_system`] | everybody takes up the epoch, closed to clients |
-//! | [`phases::recording_layout`] | compare-and-set at the coordinators; logs and storages keep it |
-//! | [`phases::monitoring`] | a watch on every component |
-//! | [`phases::system_transaction`] | the configuration goes into storage; proves the pipeline |
-//! | [`phases::accepting_commits`] | clients may commit |
-//! | [`phases::fully_recovered`] | storages have caught up, the old generation is not needed |
+//! | `phases::reading_layout` | a linearizable read of the last layout |
+//! | `phases::locking` | locks its logs: no earlier epoch acknowledges anything any more |
+//! | `phases::choosing_version` | how far the committed history goes |
+//! | `phases::recruiting` | keeps the healthy, fills vacancies |
+//! | `phases::replaying` | every log has exactly what survives |
+//! | `phases::starting_transaction_system` | everybody takes up the epoch, closed to clients |
+//! | `phases::recording_layout` | compare-and-set at the coordinators; logs and storages keep it |
+//! | `phases::monitoring` | a watch on every component |
+//! | `phases::system_transaction` | the configuration goes into storage; proves the pipeline |
+//! | `phases::accepting_commits` | clients may commit |
+//! | `phases::fully_recovered` | storages have caught up, the old generation is not needed |
 //!
 //! Decisions are pure and apart from I/O: which logs count and when they are enough
 //! (`locking::machine`), the versions (`choosing_version`), who sits where
@@ -24,7 +24,7 @@
 //! (`system_transaction::proof`), which storage has to be told again (`tending`).
 //!
 //! **What it refuses to do.** It repairs nothing in place: whatever fails, it tells the coordinators
-//! why ([`fatal`]) and exits, and the next epoch begins with another director. It serves one epoch in
+//! why (`fatal`) and exits, and the next epoch begins with another director. It serves one epoch in
 //! its life. It never goes on with a layout that it could not record, never counts a log by its name
 //! alone, and never takes silence for an answer: where something is lacking, it waits `stalled` and
 //! says so. Storages, gateways, foremen and coordinators are no cause to end an epoch.

@@ -168,26 +168,29 @@ fn a_recovery_is_one_trace(stack: &Stack) -> Outcome {
             .map(str::to_owned)
             .into();
     let found = eventually("the whole trace has arrived", || {
-        let found = trace::decode(&stack.get_bytes("jaeger", 16_686, "/exports")?, id)?;
-        trace::check_whole(&found)?;
+        let found = trace::recorded(&stack.get_bytes("jaeger", 16_686, "/exports")?, id)?;
+        found.root()?;
+        found.check_calls()?;
+        let instances = found.instances();
         let of = |kind: &str| {
-            trace::instances(&found).iter().filter(|i| i.starts_with(&format!("{kind}-"))).count()
+            instances.iter().filter(|instance| instance.starts_with(&format!("{kind}-"))).count()
         };
         let missing: Vec<&String> = expected.iter().filter(|kind| of(kind) == 0).collect();
         ensure!(missing.is_empty(), "no spans of {missing:?}");
-        ensure!(of("log") == 3 && of("storage") == 3, "{:?}", trace::instances(&found));
+        ensure!(of("log") == 3 && of("storage") == 3, "{instances:?}");
         Ok(found)
     })?;
-    let root = trace::check_whole(&found)?;
+    let root = found.root()?;
     ensure!(root.name == "recovery" && root.instance.starts_with("coordinator-"), "{root:?}");
-    let containers: BTreeSet<String> = trace::instances(&found)
+    let containers: BTreeSet<String> = found
+        .instances()
         .into_iter()
         .filter_map(|instance| instance.split_once('@'))
         .map(|(service, node)| container_of_instance(service, node))
         .collect();
     // Every foreman's has a log; and the leader's, the director's, the storages'.
     ensure!(containers.len() >= 8, "{containers:?}");
-    println!("  epoch {epoch}: {} spans of {} containers", found.len(), containers.len());
+    println!("  epoch {epoch}: {} spans of {} containers", found.spans().count(), containers.len());
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use opentelemetry_proto::tonic::trace::v1::{
     Span as WireSpan, span::SpanKind, status::StatusCode as Code,
 };
 use prost::Message as _;
+use prost::bytes::Buf;
 
 /// A span as it arrived.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +63,63 @@ impl Span {
 pub struct Trace(BTreeMap<String, Span>);
 
 impl Trace {
+    /// What there is of a trace among these spans.
+    ///
+    /// # Errors
+    /// A span id comes twice.
+    pub fn of(id: &str, spans: impl IntoIterator<Item = Span>) -> anyhow::Result<Trace> {
+        let mut trace = Trace::default();
+        for span in spans.into_iter().filter(|span| span.trace == id) {
+            let before = trace.0.insert(span.id.clone(), span);
+            ensure!(before.is_none(), "twice: {before:?}");
+        }
+        Ok(trace)
+    }
+
+    /// The root of a trace that has all parents.
+    ///
+    /// # Errors
+    /// There is no root or more than one, or a parent is missing.
+    pub fn root(&self) -> anyhow::Result<&Span> {
+        let mut roots = self.spans().filter(|span| span.parent.is_none());
+        let root = roots.next().context("the root has not come")?;
+        ensure!(roots.next().is_none(), "several roots");
+        for span in self.spans().filter(|span| span.id != root.id) {
+            ensure!(self.parent(span).is_some(), "without its parent: {span:?}");
+        }
+        Ok(root)
+    }
+
+    /// Checks that each step from one service to another is a client's span above a server's. A
+    /// storage applies what it has pulled from a log, later than the commit is answered: nobody
+    /// calls, so nobody serves.
+    ///
+    /// # Errors
+    /// The span that no call leads to.
+    pub fn check_calls(&self) -> anyhow::Result<()> {
+        for span in self.spans() {
+            let Some(parent) = self.parent(span) else { continue };
+            if parent.instance == span.instance {
+                continue;
+            }
+            match span.kind {
+                SpanKind::Consumer => ensure!(span.name == "apply", "{span:?}"),
+                SpanKind::Server => ensure!(
+                    parent.kind == SpanKind::Client && parent.name == span.name,
+                    "{span:?} below {parent:?}"
+                ),
+                _ => bail!("an edge without a server: {span:?} below {parent:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The services that took part, such as `log-1@node-2`.
+    #[must_use]
+    pub fn instances(&self) -> BTreeSet<&str> {
+        self.spans().map(|span| span.instance.as_str()).collect()
+    }
+
     /// Every span.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
         self.0.values()
@@ -172,12 +230,7 @@ impl Receiver {
     /// # Errors
     /// Something arrived that is not OTLP, or a span id twice.
     pub fn trace(&self, id: &str) -> anyhow::Result<Trace> {
-        let mut trace = Trace::default();
-        for span in self.spans()?.into_iter().filter(|span| span.trace == id) {
-            let before = trace.0.insert(span.id.clone(), span);
-            ensure!(before.is_none(), "twice: {before:?}");
-        }
-        Ok(trace)
+        Trace::of(id, self.spans()?)
     }
 
     /// The trace of an epoch's recovery, once its root has arrived.
@@ -201,10 +254,8 @@ async fn receive(
     State(kept): State<Arc<Mutex<Kept>>>,
     body: Bytes,
 ) -> Result<Vec<u8>, (StatusCode, String)> {
-    let request = ExportTraceServiceRequest::decode(body);
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    let spans = request.map_err(anyhow::Error::from).and_then(|request| spans(&request));
-    match spans {
+    match decode(body) {
         Ok(spans) => {
             kept.spans.extend(spans);
             Ok(ExportTraceServiceResponse::default().encode_to_vec())
@@ -216,7 +267,12 @@ async fn receive(
     }
 }
 
-fn spans(request: &ExportTraceServiceRequest) -> anyhow::Result<Vec<Span>> {
+/// The spans of an export, as a request's body has it.
+///
+/// # Errors
+/// It is not OTLP, or says nothing of who made them.
+pub fn decode(body: impl Buf) -> anyhow::Result<Vec<Span>> {
+    let request = ExportTraceServiceRequest::decode(body)?;
     let mut spans = Vec::new();
     for of_resource in &request.resource_spans {
         let resource = of_resource.resource.as_ref().context("spans without a resource")?;

@@ -24,21 +24,8 @@ fn check_spans(trace: &Trace, processes: &[ProcessRow]) -> Outcome {
         );
         let service = span.attribute("plinth.service");
         ensure!(service == Some(span.instance.as_str()), "of another service: {span:?}");
-        let Some(parent) = trace.parent(span) else { continue };
-        if parent.instance == span.instance {
-            continue;
-        }
-        match span.kind {
-            // Applied later than the commit is answered: nobody calls, so nobody serves.
-            SpanKind::Consumer => ensure!(span.name == "apply", "{span:?}"),
-            SpanKind::Server => ensure!(
-                parent.kind == SpanKind::Client && parent.name == span.name,
-                "{span:?} below {parent:?}"
-            ),
-            _ => anyhow::bail!("an edge without a server: {span:?} below {parent:?}"),
-        }
     }
-    Ok(())
+    trace.check_calls()
 }
 
 /// Every span has its parent, but for the root; a call that was answered was served by somebody.
