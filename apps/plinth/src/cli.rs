@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use plinth_service::StateReads;
 use plinth_types::{NodeId, ServiceKind, ServiceName, Zone};
 
 use crate::cluster_file::CoordinatorEntry;
@@ -108,6 +109,32 @@ pub struct ClusterArgs {
     /// Allow an address other than loopback without a secret
     #[arg(long)]
     pub insecure: bool,
+    /// Who may read the cluster's state (status, configuration, layout …) without the
+    /// administrator's token: by default whoever comes over loopback
+    #[arg(long, value_enum, default_value_t, value_name = "WHO", env = "PLINTH_STATE_READS")]
+    pub state_reads: StateReadsArg,
+}
+
+/// The values of `--state-reads`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum StateReadsArg {
+    /// Whoever reaches a service that listens on loopback
+    #[default]
+    Loopback,
+    /// Whoever reaches the service
+    Anyone,
+    /// The administrator alone
+    Administrator,
+}
+
+impl From<StateReadsArg> for StateReads {
+    fn from(arg: StateReadsArg) -> StateReads {
+        match arg {
+            StateReadsArg::Loopback => StateReads::Loopback,
+            StateReadsArg::Anyone => StateReads::Anyone,
+            StateReadsArg::Administrator => StateReads::Administrator,
+        }
+    }
 }
 
 /// The flags of every service.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, anyhow};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use plinth_runtime::Runtime;
+use plinth_service::StateReads;
 use plinth_types::{ServiceKind, ServiceName, ServiceRef};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -62,6 +63,7 @@ async fn run(args: &DevArgs, prepared: prepare::Prepared, started: Instant) -> a
         worlds: Arc::new(move |_| world.clone()),
         cluster: cluster.file.clone(),
         secrets: cluster.secrets.clone(),
+        state_reads: StateReads::default(),
         bind: "127.0.0.1:0".to_owned(),
         binds: cluster.nodes.iter().map(gateway).collect(),
         running: Running::default(),

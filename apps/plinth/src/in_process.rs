@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use plinth_api::Target;
 use plinth_foreman::{Ending, Process, ProcessId, Spawner, WorkerOrder};
 use plinth_runtime::{Scope, ScopeGuard};
-use plinth_service::{Exit, Secrets};
+use plinth_service::{Exit, Secrets, StateReads};
 use plinth_types::{NodeId, ServiceKind, ServiceRef, Zone};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -33,6 +33,8 @@ pub struct InProcess {
     pub cluster: Arc<ClusterFile>,
     /// What proves who calls.
     pub secrets: Secrets,
+    /// Who may read the cluster's state.
+    pub state_reads: StateReads,
     /// Where the services listen that are not told otherwise, `host:0`.
     pub bind: String,
     /// Where certain services listen.
@@ -113,6 +115,7 @@ impl InProcess {
             foreman,
             cluster: Arc::clone(&self.cluster),
             secrets: self.secrets.clone(),
+            state_reads: self.state_reads,
             stop: stopped,
         };
         let (scope, guard) = Scope::new();

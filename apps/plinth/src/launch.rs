@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use plinth_api::Target;
-use plinth_service::{Secret, Secrets};
+use plinth_service::{Secret, Secrets, StateReads};
 use plinth_types::{NodeId, ServiceKind, ServiceName, ServiceRef, Zone};
 use tokio::sync::watch;
 
@@ -33,6 +33,8 @@ pub struct Launch {
     pub cluster: Arc<ClusterFile>,
     /// What proves who calls.
     pub secrets: Secrets,
+    /// Who may read the cluster's state.
+    pub state_reads: StateReads,
     /// Becomes true when it is to stop.
     pub stop: watch::Receiver<bool>,
 }
@@ -67,7 +69,7 @@ impl Launch {
             (ServiceKind::Coordinator, Some(address)) if args.bind == "127.0.0.1:0" => address,
             _ => args.bind.clone(),
         };
-        check_bind(&bind, secrets.cluster.is_some(), args.cluster.insecure)?;
+        check_bind("--bind", &bind, secrets.cluster.is_some(), args.cluster.insecure)?;
         let directory = match &args.data_dir {
             Some(directory) => {
                 check_directory(directory)?;
@@ -87,6 +89,7 @@ impl Launch {
             foreman: args.foreman.as_deref().map(Target::address),
             cluster: Arc::new(cluster),
             secrets,
+            state_reads: args.cluster.state_reads.into(),
             stop,
         })
     }
@@ -110,17 +113,22 @@ fn check_directory(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// Refuses to listen where others can reach it without a secret.
-fn check_bind(bind: &str, has_secret: bool, insecure: bool) -> anyhow::Result<()> {
+pub(crate) fn check_bind(
+    flag: &str,
+    bind: &str,
+    has_secret: bool,
+    insecure: bool,
+) -> anyhow::Result<()> {
     let addresses: Vec<_> = bind
         .to_socket_addrs()
-        .with_context(|| format!("--bind {bind} is not an address of the form host:port"))?
+        .with_context(|| format!("{flag} {bind} is not an address of the form host:port"))?
         .collect();
     let is_local = |ip: IpAddr| ip.is_loopback();
     if has_secret || insecure || addresses.iter().all(|address| is_local(address.ip())) {
         return Ok(());
     }
     bail!(
-        "--bind {bind} lets other machines in, and there is no secret to tell friends by: name one with --secret-file, or give --insecure"
+        "{flag} {bind} lets other machines in, and there is no secret to tell friends by: name one with --secret-file, or give --insecure"
     )
 }
 
@@ -136,12 +144,12 @@ mod tests {
 
     #[test]
     fn only_loopback_needs_no_secret() {
-        assert!(check_bind("127.0.0.1:0", false, false).is_ok());
-        assert!(check_bind("[::1]:0", false, false).is_ok());
-        assert!(check_bind("0.0.0.0:0", true, false).is_ok());
-        assert!(check_bind("0.0.0.0:0", false, true).is_ok());
-        let error = check_bind("0.0.0.0:4000", false, false).unwrap_err();
+        assert!(check_bind("--bind", "127.0.0.1:0", false, false).is_ok());
+        assert!(check_bind("--bind", "[::1]:0", false, false).is_ok());
+        assert!(check_bind("--bind", "0.0.0.0:0", true, false).is_ok());
+        assert!(check_bind("--bind", "0.0.0.0:0", false, true).is_ok());
+        let error = check_bind("--bind", "0.0.0.0:4000", false, false).unwrap_err();
         assert!(error.to_string().contains("--secret-file"), "{error}");
-        assert!(check_bind("nonsense", true, false).is_err());
+        assert!(check_bind("--bind", "nonsense", true, false).is_err());
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::ValueEnum as _;
 use plinth_foreman::{ChildProcesses, WorkerOrder};
 use plinth_service::{Exit, Host};
 use plinth_types::{ServiceKind, ServiceName, ServiceRef};
@@ -15,7 +16,7 @@ use tokio::net::unix::pipe;
 
 use crate::cli::{ForemanArgs, LogFormat, NodeArgs};
 use crate::cluster_file::ClusterFile;
-use crate::launch::Launch;
+use crate::launch::{Launch, check_bind};
 use crate::process;
 use crate::roster::{self, ForemanLaunch, World};
 
@@ -24,6 +25,14 @@ const ADDRESS: &str = "address";
 
 /// Runs a foreman and what always runs on its node.
 pub(crate) fn node(args: &NodeArgs) -> ExitCode {
+    let cluster = &args.foreman.service.cluster;
+    let has_secret = cluster.secret_file.is_some();
+    // The gateway would refuse it too, but only in its own log.
+    if let Err(error) =
+        check_bind("--gateway-bind", &args.gateway_bind, has_secret, cluster.insecure)
+    {
+        return process::usage(&error);
+    }
     process::run_with(ServiceKind::Foreman, &args.foreman.service, |world, launch| {
         let statics = args
             .statics
@@ -169,6 +178,9 @@ fn worker_arguments(args: &NodeArgs, order: &WorkerOrder) -> Vec<OsString> {
         && kind != ServiceKind::Coordinator
     {
         flag("--advertise", host_of(advertise).into());
+    }
+    if let Some(reads) = service.cluster.state_reads.to_possible_value() {
+        flag("--state-reads", reads.get_name().into());
     }
     if service.cluster.insecure {
         line.push("--insecure".into());

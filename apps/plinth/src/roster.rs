@@ -83,6 +83,7 @@ pub(crate) async fn bind(world: &World, launch: &Launch) -> Result<Host, Exit> {
         tracing::error!(service = %launch.service, reason, "can't be started");
         Exit::usage(reason)
     })?;
+    let host = host.with_state_reads(launch.state_reads);
     let context = host.context();
     let mut stop = launch.stop.clone();
     host.context().scope().spawn("stop", async move {

@@ -1,6 +1,7 @@
 //! Who calls, and who may.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
@@ -24,11 +25,41 @@ pub enum Caller {
     Anonymous,
 }
 
+/// Who may read the cluster's state: status, configuration, layout, recoveries, nodes, processes.
+/// The administrator and services always may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateReads {
+    /// Whoever reaches the service, where it listens on loopback alone.
+    #[default]
+    Loopback,
+    /// Whoever reaches the service: for a port that is published to one machine only.
+    Anyone,
+    /// Nobody else.
+    Administrator,
+}
+
+impl StateReads {
+    /// Whether callers without a proof may read at a service that listens there.
+    pub(crate) const fn open(self, listens_at: IpAddr) -> bool {
+        match self {
+            StateReads::Loopback => listens_at.is_loopback(),
+            StateReads::Anyone => true,
+            StateReads::Administrator => false,
+        }
+    }
+}
+
+/// Whether a service shows the cluster's state to whoever asks; among a request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StateIsOpen(pub(crate) bool);
+
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Anyone,
     User,
+    /// Whoever may read the cluster's state, see [`StateReads`].
+    Observer,
     Administrator,
     Service,
 }
@@ -39,6 +70,7 @@ impl Access {
         match self {
             Access::Anyone => "anyone",
             Access::User => "user",
+            Access::Observer => "observer",
             Access::Administrator => "administrator",
             Access::Service => "service",
         }
@@ -46,15 +78,16 @@ impl Access {
 
     /// Whether this caller may call. A service may call everything: what it passes on, it has
     /// checked. Users' routes are open to anonymous callers.
-    pub(crate) const fn admit(self, caller: Caller) -> Result<(), ErrorCode> {
+    pub(crate) const fn admit(self, caller: Caller, state: StateIsOpen) -> Result<(), ErrorCode> {
         match (self, caller) {
             (Access::Anyone | Access::User, _)
-            | (Access::Administrator | Access::Service, Caller::Service)
-            | (Access::Administrator, Caller::Administrator) => Ok(()),
-            (Access::Administrator | Access::Service, Caller::Anonymous) => {
+            | (Access::Observer | Access::Administrator | Access::Service, Caller::Service)
+            | (Access::Observer | Access::Administrator, Caller::Administrator) => Ok(()),
+            (Access::Observer, Caller::User | Caller::Anonymous) if state.0 => Ok(()),
+            (Access::Observer | Access::Administrator | Access::Service, Caller::Anonymous) => {
                 Err(ErrorCode::Unauthenticated)
             }
-            (Access::Administrator, Caller::User)
+            (Access::Observer | Access::Administrator, Caller::User)
             | (Access::Service, Caller::Administrator | Caller::User) => Err(ErrorCode::Forbidden),
         }
     }
@@ -97,12 +130,16 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 /// Stands before every handler of a route.
 pub(crate) async fn gate(State(access): State<Access>, request: Request, next: Next) -> Response {
     let caller = request.extensions().get::<Caller>().copied().unwrap_or(Caller::Anonymous);
+    let state = request.extensions().get::<StateIsOpen>().copied().unwrap_or(StateIsOpen(false));
     let act = Act::of(access, caller, &request);
-    let response = match access.admit(caller) {
+    let response = match access.admit(caller, state) {
         Ok(()) => next.run(request).await,
         Err(code) => {
             let detail = match access {
                 Access::Service => "only services of the cluster may do this",
+                Access::Observer => {
+                    "the cluster's state is for the administrator here: send the administrator's token as `Authorization: Bearer …`, or start the service with --state-reads=anyone"
+                }
                 _ => {
                     "only the administrator may do this: send the administrator's token as `Authorization: Bearer …`"
                 }
@@ -161,20 +198,33 @@ mod tests {
 
     #[test]
     fn every_caller_against_every_kind_of_route() {
-        use Access::{Administrator, Anyone, Service, User};
+        use Access::{Administrator, Anyone, Observer, Service, User};
         let callers = [Caller::Service, Caller::Administrator, Caller::User, Caller::Anonymous];
-        let table: [(Access, [u16; 4]); 4] = [
-            (Anyone, [200, 200, 200, 200]),
-            (User, [200, 200, 200, 200]),
-            (Administrator, [200, 200, 403, 401]),
-            (Service, [200, 403, 403, 401]),
+        let table: [(Access, bool, [u16; 4]); 9] = [
+            (Anyone, true, [200, 200, 200, 200]),
+            (Anyone, false, [200, 200, 200, 200]),
+            (User, true, [200, 200, 200, 200]),
+            (User, false, [200, 200, 200, 200]),
+            (Observer, true, [200, 200, 200, 200]),
+            (Observer, false, [200, 200, 403, 401]),
+            (Administrator, true, [200, 200, 403, 401]),
+            (Administrator, false, [200, 200, 403, 401]),
+            (Service, true, [200, 403, 403, 401]),
         ];
-        for (access, row) in table {
-            let answers = callers.map(|caller| match access.admit(caller) {
+        for (access, open, row) in table {
+            let answers = callers.map(|caller| match access.admit(caller, StateIsOpen(open)) {
                 Ok(()) => 200,
                 Err(code) => code.status().as_u16(),
             });
-            assert_eq!(answers, row, "{access:?}");
+            assert_eq!(answers, row, "{access:?}, state open: {open}");
         }
+    }
+
+    #[test]
+    fn the_state_is_open_on_loopback_and_where_it_is_said() {
+        let [loopback, other] = ["127.0.0.1", "0.0.0.0"].map(|text| text.parse().unwrap());
+        assert!(StateReads::default().open(loopback) && !StateReads::default().open(other));
+        assert!(StateReads::Anyone.open(loopback) && StateReads::Anyone.open(other));
+        assert!(!StateReads::Administrator.open(loopback));
     }
 }

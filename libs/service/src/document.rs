@@ -112,11 +112,11 @@ pub(crate) fn complete(operation: &mut Operation, access: Access) {
     let nothing = SecurityRequirement::default;
     operation.security = match access {
         Access::Anyone => None,
-        Access::User => Some(vec![nothing(), by(BEARER), by(CLUSTER_SECRET)]),
+        Access::User | Access::Observer => Some(vec![nothing(), by(BEARER), by(CLUSTER_SECRET)]),
         Access::Administrator => Some(vec![by(BEARER), by(CLUSTER_SECRET)]),
         Access::Service => Some(vec![by(CLUSTER_SECRET)]),
     };
-    if matches!(access, Access::Administrator | Access::Service) {
+    if matches!(access, Access::Observer | Access::Administrator | Access::Service) {
         declare(operation, &[ErrorCode::Forbidden]);
     }
     let Some(RefOr::T(body)) = &operation.request_body else { return };

@@ -13,6 +13,7 @@ use plinth_telemetry::{MetricError, Metrics};
 use plinth_types::{ClusterId, Incarnation, Pid, ServiceRef};
 use tokio::time::timeout;
 
+use crate::caller::{StateIsOpen, StateReads};
 use crate::context::{ClusterCell, Parts};
 use crate::serve::serve;
 use crate::{Context, Peers, Routes, Secrets, Sender, Transport};
@@ -113,6 +114,7 @@ pub struct Host {
     listener: Listener,
     context: Context,
     guard: ScopeGuard,
+    state_reads: StateReads,
 }
 
 impl std::fmt::Debug for Host {
@@ -147,7 +149,19 @@ impl Host {
         let peers = Peers::new(transport.clone());
         let parts =
             Parts { runtime, scope, service, pid, peers, transport, metrics, secrets, cluster };
-        Ok(Host { listener, context: Context::new(parts), guard })
+        Ok(Host {
+            listener,
+            context: Context::new(parts),
+            guard,
+            state_reads: StateReads::default(),
+        })
+    }
+
+    /// Says who may read the cluster's state, where [`StateReads::default`] does not suit.
+    #[must_use]
+    pub fn with_state_reads(mut self, reads: StateReads) -> Host {
+        self.state_reads = reads;
+        self
     }
 
     /// The service's surroundings.
@@ -162,8 +176,9 @@ impl Host {
     /// A request's handler is dropped where it stands when its caller goes away; what must be
     /// finished belongs to a task of the scope.
     pub async fn run(self, routes: Routes, main: impl Future<Output = Exit>) -> Exit {
-        let Host { listener, context, guard } = self;
-        let exit = match routes.serve(context.clone()) {
+        let Host { listener, context, guard, state_reads } = self;
+        let open = listener.local_addr().is_ok_and(|address| state_reads.open(address.ip()));
+        let exit = match routes.serve(context.clone(), StateIsOpen(open)) {
             Ok(router) => {
                 let server = serve(&context, listener, router);
                 let exit = until_exit(&context, main).await;

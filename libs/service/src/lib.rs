@@ -31,7 +31,7 @@ mod tagged;
 mod transport;
 
 pub use announce::{AnnouncedStore, announce};
-pub use caller::Caller;
+pub use caller::{Caller, StateReads};
 pub use context::Context;
 pub use directory::{DIRECTORY_LEVEL, DirectoryError, Manifest, WorkerDirectory};
 pub use document::{FENCED, Fails, LED, STORED, document_text};

@@ -9,7 +9,7 @@ use plinth_telemetry::MetricError;
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
-use crate::caller::{Access, gate};
+use crate::caller::{Access, StateIsOpen, gate};
 use crate::document::{self, Statuses};
 use crate::shell::{Shell, surround};
 use crate::{BODY_LIMIT, Context, Failure, docs, health};
@@ -70,6 +70,12 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self.add(Access::User, routes)
     }
 
+    /// Adds routes that read the cluster's state: see [`StateReads`](crate::StateReads).
+    #[must_use]
+    pub fn observer(self, routes: UtoipaMethodRouter<S>) -> Self {
+        self.add(Access::Observer, routes)
+    }
+
     /// Adds routes for the administrator, and for services that pass on what he asked them.
     #[must_use]
     pub fn administrator(self, routes: UtoipaMethodRouter<S>) -> Self {
@@ -119,9 +125,9 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
 
 impl Routes<()> {
     /// The router that serves: these routes, every service's, and the shell around them.
-    pub(crate) fn serve(self, context: Context) -> Result<Router, MetricError> {
+    pub(crate) fn serve(self, context: Context, state: StateIsOpen) -> Result<Router, MetricError> {
         let openapi = self.openapi();
-        let shell = Shell::new(context.clone(), Statuses::of(&openapi))?;
+        let shell = Shell::new(context.clone(), Statuses::of(&openapi), state)?;
         let common = health::Common::new(context, document::document_text(&openapi));
         let browsable = self.browsable;
         let mut routes = self.merge(health::routes().with_state(common));

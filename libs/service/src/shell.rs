@@ -21,7 +21,7 @@ use plinth_types::{ClusterId, Incarnation};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span};
 
-use crate::caller::identify;
+use crate::caller::{StateIsOpen, identify};
 use crate::document::Statuses;
 use crate::failure::{PROBLEM_JSON, code_of_status, document};
 use crate::{Context, Failure};
@@ -91,14 +91,19 @@ pub(crate) struct Shell {
     served_by: Option<HeaderValue>,
     metrics: HttpMetrics,
     statuses: Statuses,
+    state: StateIsOpen,
 }
 
 impl Shell {
-    pub(crate) fn new(context: Context, statuses: Statuses) -> Result<Arc<Shell>, MetricError> {
+    pub(crate) fn new(
+        context: Context,
+        statuses: Statuses,
+        state: StateIsOpen,
+    ) -> Result<Arc<Shell>, MetricError> {
         let metrics = HttpMetrics::new(context.metrics())?;
         let service = context.service().to_string();
         let served_by = HeaderValue::try_from(&service).ok();
-        Ok(Arc::new(Shell { context, service, served_by, metrics, statuses }))
+        Ok(Arc::new(Shell { context, service, served_by, metrics, statuses, state }))
     }
 
     /// Counts an answer, and those that the service's document does not name.
@@ -169,6 +174,7 @@ pub(crate) async fn surround(
     let response = match admit(context, request.headers()) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(shell.state);
             request.extensions_mut().insert(id.clone());
             let handling = REQUEST_ID.scope(id.0.clone(), next.run(request));
             match timeout(HANDLER_LIMIT, handling.instrument(span.clone())).await {

@@ -38,7 +38,7 @@ pub(crate) fn routes() -> Routes<Handle> {
                 .fails(FENCED)
                 .fails(&[ErrorCode::Overloaded, ErrorCode::PeerUnavailable]),
         )
-        .anyone(routes!(status).fails(&[ErrorCode::NotReady]))
+        .observer(routes!(status).fails(&[ErrorCode::NotReady]))
 }
 
 /// Takes up an epoch, closed to clients. A lower one, and the same one of another director, are

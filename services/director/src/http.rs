@@ -19,7 +19,7 @@ pub(crate) fn routes() -> Routes<Desk> {
         .describe("Plinth director", "Recovers the transaction system and watches over an epoch.")
         .service(routes!(appoint).fails(FENCED))
         .service(routes!(layout).fails(&[ErrorCode::NotReady]))
-        .anyone(routes!(status))
+        .observer(routes!(status))
 }
 
 /// Begins an epoch. The answer comes at once; the monitor stream shows the recovery.

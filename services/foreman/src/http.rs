@@ -66,9 +66,9 @@ const WORKER: &[ErrorCode] = &[ErrorCode::DuplicateName, ErrorCode::NotReady, Er
 fn routes_of() -> Routes<Handle> {
     Routes::new()
         .describe("Plinth foreman", "A node's workers: lists, starts and ends them.")
-        .anyone(routes!(list))
-        .anyone(routes!(show).fails(&[ErrorCode::NotFound]))
-        .anyone(routes!(health))
+        .observer(routes!(list))
+        .observer(routes!(show).fails(&[ErrorCode::NotFound]))
+        .observer(routes!(health))
         .service(routes!(create).fails(WORKER).fails(&[ErrorCode::StaleEpoch]))
         .service(
             routes!(remove).fails(WORKER).fails(&[ErrorCode::NotFound, ErrorCode::NotImplemented]),

@@ -36,15 +36,15 @@ const ORDER: Duration = Duration::from_secs(2);
 
 pub(crate) fn routes() -> Routes<Gateway> {
     Routes::new()
-        .anyone(routes!(status))
-        .anyone(routes!(health))
-        .anyone(routes!(config).fails(LED))
-        .anyone(routes!(layout).fails(&[ErrorCode::NotReady]))
-        .anyone(routes!(recoveries).fails(LED))
+        .observer(routes!(status))
+        .observer(routes!(health))
+        .observer(routes!(config).fails(LED))
+        .observer(routes!(layout).fails(&[ErrorCode::NotReady]))
+        .observer(routes!(recoveries).fails(LED))
         .administrator(routes!(begin_recovery).fails(LED).fails(&[ErrorCode::Overloaded]))
-        .anyone(routes!(nodes).fails(LED))
-        .anyone(routes!(processes).fails(LED))
-        .anyone(routes!(members).fails(LED))
+        .observer(routes!(nodes).fails(LED))
+        .observer(routes!(processes).fails(LED))
+        .observer(routes!(members).fails(LED))
 }
 
 /// An answer that another service gave, with its name.

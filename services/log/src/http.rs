@@ -42,7 +42,7 @@ pub(crate) fn routes() -> Routes<Handle> {
         .service(routes!(confirm).fails(FENCED).fails(&[ErrorCode::Damaged]))
         .service(routes!(keep).fails(FENCED).fails(&[ErrorCode::Damaged]))
         .service(routes!(kept).fails(&[ErrorCode::NotReady, ErrorCode::Damaged]))
-        .anyone(routes!(status).fails(&[ErrorCode::NotReady, ErrorCode::Damaged]))
+        .observer(routes!(status).fails(&[ErrorCode::NotReady, ErrorCode::Damaged]))
 }
 
 /// Locks the log for an epoch: from the answer on it accepts nothing of an earlier one.

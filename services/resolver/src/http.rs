@@ -16,7 +16,7 @@ pub(crate) fn routes() -> Routes<Handle> {
         .describe("Plinth resolver", "Decides which transactions of a key range conflict.")
         .service(routes!(assign).fails(FENCED))
         .service(routes!(resolve).fails(FENCED).fails(&[ErrorCode::Overloaded]))
-        .anyone(routes!(status).fails(&[ErrorCode::NotReady]))
+        .observer(routes!(status).fails(&[ErrorCode::NotReady]))
 }
 
 /// Takes up an epoch with an empty history. A lower one, and the same one of another director, are

@@ -24,7 +24,7 @@ pub(crate) fn routes() -> Routes<Handle> {
         .service(routes!(commit_version).fails(FENCED).fails(&[ErrorCode::Overloaded]))
         .service(routes!(report).fails(FENCED))
         .service(routes!(read_version).fails(FENCED))
-        .anyone(routes!(status).fails(&[ErrorCode::NotReady]))
+        .observer(routes!(status).fails(&[ErrorCode::NotReady]))
 }
 
 /// Takes up an epoch. A lower one, and the same one of another director, are refused.

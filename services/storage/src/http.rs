@@ -49,7 +49,7 @@ pub(crate) fn routes() -> Routes<Handle> {
         ]))
         .service(routes!(keep).fails(FENCED).fails(STORED))
         .service(routes!(kept).fails(STORED).fails(&[ErrorCode::NotReady]))
-        .anyone(routes!(status).fails(&[ErrorCode::NotReady, ErrorCode::Damaged]))
+        .observer(routes!(status).fails(&[ErrorCode::NotReady, ErrorCode::Damaged]))
 }
 
 /// Takes up an epoch. A lower one, and the same one of another director, are refused.

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use plinth_api::Target;
 use plinth_foreman::{Process, ProcessId, Spawner, WorkerOrder};
 use plinth_runtime::{Runtime, Scope, ScopeGuard};
-use plinth_service::{Host, HostOptions, Secret, Secrets};
+use plinth_service::{Host, HostOptions, Secret, Secrets, StateReads};
 use plinth_store::{DiskDelays, SimulatedDisk};
 use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceName, ServiceRef, Zone};
 use utoipa::openapi::OpenApi;
@@ -114,6 +114,14 @@ impl Services {
     /// # Errors
     /// The system's refusal of a file or a socket.
     pub async fn start() -> anyhow::Result<Services> {
+        Services::start_with(StateReads::default()).await
+    }
+
+    /// As [`Services::start`], with another answer to who may read the cluster's state.
+    ///
+    /// # Errors
+    /// As for [`Services::start`].
+    pub async fn start_with(reads: StateReads) -> anyhow::Result<Services> {
         let directory = tempfile::tempdir()?;
         let secret = |name: &str, text: &str| {
             let path = directory.path().join(name);
@@ -138,7 +146,7 @@ impl Services {
                 cluster: Some(CLUSTER),
                 secrets: secrets.clone(),
             };
-            let host = Host::bind(runtime.clone(), options).await?;
+            let host = Host::bind(runtime.clone(), options).await?.with_state_reads(reads);
             running.push((kind, format!("http://{}", host.context().pid().address)));
             let home = directory.path().join(kind.to_string());
             std::fs::create_dir_all(&home)?;

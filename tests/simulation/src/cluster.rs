@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use plinth::cluster_file::{ClusterFile, CoordinatorEntry};
 use plinth::in_process::{InProcess, Running};
 use plinth::roster::World;
-use plinth_service::{Secret, Secrets};
+use plinth_service::{Secret, Secrets, StateReads};
 use plinth_simulation::Simulation;
 use plinth_store::{Disk as _, DiskDelays, SimulatedDisk};
 use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceName, ServiceRef};
@@ -143,6 +143,7 @@ impl Cluster {
                     worlds: Arc::new(worlds),
                     cluster: Arc::clone(&file),
                     secrets: secrets.clone(),
+                    state_reads: StateReads::default(),
                     bind: format!("{id}:0"),
                     binds: BTreeMap::from([(gateway, format!("{id}:{GATEWAY_PORT}"))]),
                     running: running.clone(),

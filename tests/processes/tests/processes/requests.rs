@@ -1,7 +1,7 @@
 //! Requests that are wrong: each is a 4xx problem that names the thing and what to do, and has no
 //! effect.
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use plinth_api::director::LiveLayout;
 use plinth_api::{ErrorCode, HEADER_CLUSTER, HEADER_INCARNATION, HEADER_SECRET, Problem};
 use plinth_test_processes::Cluster;
@@ -38,6 +38,7 @@ fn wrong_requests_are_problems_and_have_no_effect() -> Outcome {
     workers(&cluster)?;
     fences(&cluster)?;
     ensure!(cluster.epoch()? == 1, "an epoch has ended");
+    administrative_acts(&cluster)?;
     for (path, log) in logs(&cluster)? {
         ensure!(!log.contains("panicked"), "{path}: {log}");
     }
@@ -105,6 +106,41 @@ fn bodies(cluster: &Cluster) -> Outcome {
     refused(anonymous, ErrorCode::Unauthenticated, &["administrator", "Bearer"])?;
     let wrong = http.post(&url).bearer_auth("0123456789abcdef0123").json(&json!({ "reason": "x" }));
     refused(wrong, ErrorCode::Unauthenticated, &["token"])
+}
+
+/// Each is in the log of whoever was asked, done or refused, with who asked; secrets are in none.
+fn administrative_acts(cluster: &Cluster) -> Outcome {
+    let leader = cluster.process(|row| row.role == "leader")?;
+    let kept = |name: &str| std::fs::read_to_string(cluster.directory().join(name));
+    let (token, secret) = (kept("admin-token")?, kept("secret")?);
+    let ask = |id: &str, token: Option<&str>, body: &serde_json::Value| {
+        let request = cluster.http().post(format!("{}/v1/recoveries", leader.url)).json(body);
+        let request = request.header("x-request-id", id);
+        let request = token.into_iter().fold(request, RequestBuilder::bearer_auth);
+        anyhow::Ok(request.send()?.status().as_u16())
+    };
+    let wanted = json!({ "reason": "an act to be seen" });
+    let asked = [
+        ("act-of-nobody", "Anonymous", ask("act-of-nobody", None, &wanted)?),
+        ("act-malformed", "Administrator", ask("act-malformed", Some(token.trim()), &json!({}))?),
+        ("act-done", "Administrator", ask("act-done", Some(token.trim()), &wanted)?),
+    ];
+    ensure!(asked.map(|(_, _, status)| status / 100) == [4, 4, 2], "{asked:?}");
+    cluster.ready_above(1)?;
+    let logs = logs(cluster)?;
+    for (id, caller, status) in asked {
+        let lines = logs.iter().flat_map(|(_, log)| log.lines());
+        let acts = lines.filter(|line| line.contains("administrative act") && line.contains(id));
+        let acts: Vec<&str> = acts.collect();
+        let [act] = acts.as_slice() else { bail!("{id}: {acts:?}") };
+        for word in [caller, "POST", "/v1/recoveries", &format!("status={status}")] {
+            ensure!(act.contains(word), "{act:?} does not say {word:?}");
+        }
+    }
+    for (path, log) in logs {
+        ensure!(![&token, &secret].iter().any(|it| log.contains(it.trim())), "{path} has a secret");
+    }
+    Ok(())
 }
 
 fn workers(cluster: &Cluster) -> Outcome {

@@ -64,6 +64,11 @@ fn flags_and_addresses() -> Outcome {
     gateway(&["node-1", "--bind", "nonsense"], &["--bind", "nonsense", "host:port"])?;
     gateway(&["node-1", "--bind", "127.0.0.1:99999"], &["--bind", "99999"])?;
     gateway(&["node-1", "--bind", "0.0.0.0:0"], &["--bind", "--secret-file"])?;
+    gateway(&["node-1", "--state-reads", "everyone"], &["--state-reads", "loopback", "anyone"])?;
+    let node = [&["node"], &service[..], &["node-1", "--data-dir", "/nowhere"]].concat();
+    for flag in ["--bind", "--gateway-bind"] {
+        refused(&[&node[..], &[flag, "0.0.0.0:0"]].concat(), &[flag, "--secret-file"])?;
+    }
     gateway(&["Node 1"], &["Node 1", "node name"])?;
     gateway(&["node-1", "--name", "log-1"], &["--name", "log-1", "gateway"])?;
     gateway(&["node-1", "--otlp", "nonsense"], &["nonsense", "http://host:4318"])?;
