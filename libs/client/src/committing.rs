@@ -107,12 +107,14 @@ impl Database {
                 && let Some(marker) = &marker
                 && let Some(committed) = self.marked(marker, deadline).await?
             {
+                self.runtime.mark("client.unknown_commit_found");
                 return Ok(committed);
             }
             if !is_blind {
                 return Err(error);
             }
             // No attempt at a blind write took effect; this one read too long ago.
+            self.runtime.mark("client.blind_write_again");
             fresh = true;
             attempts.failed(error.to_string());
         }

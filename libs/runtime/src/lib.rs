@@ -1,4 +1,4 @@
-//! What touches the world: clock, randomness, network, tasks, fault points.
+//! What touches the world: clock, randomness, network, tasks, fault points, marks.
 //!
 //! Every service takes a [`Runtime`] and reaches the world through it alone, so that a simulation
 //! can stand in its place. Time is tokio's clock (`tokio::time`), which a simulation controls; wall
@@ -8,6 +8,7 @@ mod network;
 mod real;
 mod scope;
 
+use std::fmt;
 use std::sync::Arc;
 
 pub use network::{Accept, Io, Listener, Network, Stream};
@@ -29,6 +30,10 @@ pub trait WallClock: Send + Sync {
 pub trait Faults: Send + Sync {
     /// Whether the fault of this name happens here and now. The real runtime always says no.
     fn fires(&self, point: &'static str) -> bool;
+
+    /// A mark was passed: a place that is rarely reached. The real runtime does nothing; a
+    /// simulation counts, so that a campaign shows which places it has never seen.
+    fn passed(&self, _mark: &dyn fmt::Display) {}
 }
 
 /// The world as a service sees it. Cheap to clone.
@@ -102,6 +107,11 @@ impl Runtime {
     #[must_use]
     pub fn network(&self) -> &dyn Network {
         &*self.network
+    }
+
+    /// A rare path is taken, of this name: `<service>.<what>`.
+    pub fn mark(&self, mark: impl fmt::Display) {
+        self.faults.passed(&mark);
     }
 
     /// Whether the fault of this name happens here and now.

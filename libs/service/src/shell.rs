@@ -188,7 +188,7 @@ pub(crate) async fn surround(
         }
         Err(failure) => failure.into_response(),
     };
-    let mut response = with_problem(response, &id, &span).await;
+    let mut response = with_problem(context, response, &id, &span).await;
     let headers = response.headers_mut();
     headers.insert(HEADER_REQUEST_ID, id.0);
     let traceparent = plinth_telemetry::traceparent(&span);
@@ -257,7 +257,12 @@ fn header<T: std::str::FromStr>(
 }
 
 /// Every error is a problem document with the request's and the trace's id.
-async fn with_problem(mut response: Response, id: &RequestId, span: &Span) -> Response {
+async fn with_problem(
+    context: &Context,
+    mut response: Response,
+    id: &RequestId,
+    span: &Span,
+) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {
         return response;
@@ -272,6 +277,8 @@ async fn with_problem(mut response: Response, id: &RequestId, span: &Span) -> Re
             Problem::new(code_of_status(status), String::from_utf8_lossy(&text))
         }
     };
+    let kind = context.service().kind();
+    context.runtime().mark(format_args!("{kind}.answers.{}", problem.code.as_str()));
     problem.request_id = Some(id.as_str().to_owned());
     problem.trace_id = plinth_telemetry::trace_id(span);
     let mut answer = document(&problem);

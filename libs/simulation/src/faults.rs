@@ -1,6 +1,7 @@
 //! Deliberate faults, asked for by name.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use plinth_runtime::Random;
@@ -23,6 +24,7 @@ pub struct Faults {
     random: Arc<dyn Random>,
     trace: Trace,
     points: Mutex<BTreeMap<String, Point>>,
+    marks: Mutex<BTreeMap<String, u64>>,
 }
 
 #[derive(Default)]
@@ -34,7 +36,7 @@ struct Point {
 
 impl Faults {
     pub(crate) fn new(random: Arc<dyn Random>, trace: Trace) -> Self {
-        Faults { random, trace, points: Mutex::default() }
+        Faults { random, trace, points: Mutex::default(), marks: Mutex::default() }
     }
 
     /// Switches a point on at every host.
@@ -68,6 +70,12 @@ impl Faults {
             .unwrap_or_else(PoisonError::into_inner)
             .get(point)
             .map_or(0, |point| point.fired)
+    }
+
+    /// How often each mark was passed.
+    #[must_use]
+    pub fn marks(&self) -> BTreeMap<String, u64> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The points as the processes of one host see them.
@@ -120,6 +128,11 @@ impl plinth_runtime::Faults for HostFaults {
     fn fires(&self, point: &'static str) -> bool {
         self.faults.fires(&self.host, point)
     }
+
+    fn passed(&self, mark: &dyn fmt::Display) {
+        let mut marks = self.faults.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        *marks.entry(mark.to_string()).or_default() += 1;
+    }
 }
 
 #[cfg(test)]
@@ -146,6 +159,15 @@ mod tests {
         assert!(!a.fault("x"));
         assert!(b.fault("x"));
         assert!(!b.fault("x"));
+    }
+
+    #[test]
+    fn marks_are_counted_whoever_passes_them() {
+        let world = Simulation::new(1, Options::default());
+        world.runtime("a").mark("x");
+        world.runtime("b").mark(format_args!("{}", "x"));
+        world.runtime("b").mark("y");
+        assert_eq!(world.faults().marks(), [("x".to_owned(), 2), ("y".to_owned(), 1)].into());
     }
 
     #[test]

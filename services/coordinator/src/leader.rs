@@ -158,6 +158,7 @@ impl Leader<'_> {
             self.node.write(self.group, found).await?;
         }
         if let Some(adopt) = adopt {
+            self.node.context.runtime().mark("coordinator.adopted_stored_config");
             self.node.write(self.group, adopt.clone()).await?;
         }
         Ok(())
@@ -201,6 +202,7 @@ impl Leader<'_> {
             .await
             .map_err(|error| format!("{who} is gone: {error}"))?;
         if status.epoch == appointed.epoch {
+            self.node.context.runtime().mark("coordinator.adopted_living_director");
             return Ok(None);
         }
         if status.epoch != Epoch::ZERO {

@@ -214,6 +214,7 @@ impl Node {
     /// The bootstrap is decided.
     pub(crate) fn decide(&self, bootstrap: Bootstrap, adopt: Option<Arc<Command>>) {
         tracing::info!(source = bootstrap.source, epoch = %bootstrap.epoch, "bootstrap decided");
+        self.context.runtime().mark(format_args!("coordinator.bootstrap.{}", bootstrap.source));
         self.bootstrap.send_replace(bootstrap);
         self.start.send_replace(Start::Decided(adopt));
         self.context.set_check("bootstrap", Ok(()));

@@ -15,16 +15,24 @@ pub(crate) struct Fatal {
     pub(crate) reason: String,
     /// Who did not answer.
     pub(crate) suspects: Vec<ServiceRef>,
+    /// Nothing is wrong, but a later epoch or another director has taken over.
+    pub(crate) superseded: bool,
 }
 
 impl Fatal {
     pub(crate) fn new(reason: impl Into<String>) -> Fatal {
-        Fatal { reason: reason.into(), suspects: Vec::new() }
+        Fatal { reason: reason.into(), suspects: Vec::new(), superseded: false }
+    }
+
+    /// A later epoch, or another director of this one, has taken over.
+    pub(crate) fn superseded(by: impl fmt::Display) -> Fatal {
+        Fatal { superseded: true, ..Fatal::new(format!("superseded: {by}")) }
     }
 
     /// A component of the epoch failed.
     pub(crate) fn of(service: &ServiceRef, what: impl fmt::Display) -> Fatal {
-        Fatal { reason: format!("{service} {what}"), suspects: vec![service.clone()] }
+        let suspects = vec![service.clone()];
+        Fatal { suspects, ..Fatal::new(format!("{service} {what}")) }
     }
 
     /// A component of the epoch ended itself. Whom its reason names is suspected with it: a
@@ -43,7 +51,7 @@ impl Fatal {
     pub(crate) fn call(peer: &Peer, doing: &str, error: &CallError) -> Fatal {
         tracing::warn!(service = %peer.service, pid = %peer.pid, %error, "{doing} failed");
         if is_superseded(error) {
-            return Fatal::new(format!("superseded: {} serves a later epoch", peer.service));
+            return Fatal::superseded(format_args!("{} serves a later epoch", peer.service));
         }
         Fatal::of(&peer.service, format_args!("failed at {doing}: {}", Words(error)))
     }

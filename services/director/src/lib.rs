@@ -92,10 +92,12 @@ async fn direct(context: Context, config: Config, desk: Desk) -> Exit {
             stopping = true;
             Fatal::new("the director was asked to stop")
         }
-        later = desk.superseded(reign.epoch) => Fatal::new(format!("superseded by epoch {later}")),
+        later = desk.superseded(reign.epoch) => Fatal::superseded(format_args!("epoch {later} has begun")),
         Err(fatal) = phases::recover(&reign) => fatal,
     };
     tracing::warn!(epoch = reign.epoch.0, reason = fatal.reason, "the epoch ends");
+    let how = if fatal.superseded { "superseded" } else { "failed" };
+    reign.mark(format_args!("director.{how}.{}", reign.progress.status().phase));
     // The coordinators first: the next epoch begins on it.
     farewell(&reign, &fatal).await;
     if stopping { Exit::clean() } else { Exit::failure(fatal.reason) }

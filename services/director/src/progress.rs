@@ -47,12 +47,12 @@ impl Progress {
         }
     }
 
-    /// Why the phase waits, or that it goes on. Whether that is news.
-    pub(crate) fn stall(&self, reason: Option<String>) -> bool {
+    /// Why the phase waits, or that it goes on. Answers the phase where that is news.
+    pub(crate) fn stall(&self, reason: Option<String>) -> Option<RecoveryPhase> {
         let mut timeline = self.timeline();
         let news = timeline.stalled != reason;
         timeline.stalled = reason;
-        news
+        timeline.phases.last().filter(|_| news).map(|(phase, ..)| *phase)
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -96,8 +96,8 @@ mod tests {
         progress.enter(RecoveryPhase::ReadingLayout, Duration::from_millis(1));
         progress.leave(Duration::from_millis(5));
         progress.enter(RecoveryPhase::Locking, Duration::from_millis(5));
-        assert!(progress.stall(Some("no logs".to_owned())));
-        assert!(!progress.stall(Some("no logs".to_owned())));
+        assert!(progress.stall(Some("no logs".to_owned())).is_some());
+        assert_eq!(progress.stall(Some("no logs".to_owned())), None);
         let status = progress.status();
         assert_eq!((status.epoch, status.phase.as_str()), (Epoch(7), "locking"));
         assert_eq!(status.stalled.as_deref(), Some("no logs"));

@@ -1,5 +1,6 @@
 //! One epoch of one director: what all its phases share.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,11 +143,17 @@ impl Reign {
         })
     }
 
+    /// A rare path is taken.
+    pub(crate) fn mark(&self, mark: impl fmt::Display) {
+        self.context.runtime().mark(mark);
+    }
+
     /// Shows why the phase waits, or that it goes on.
     pub(crate) fn stalled(&self, reason: Option<String>) {
-        if self.progress.stall(reason.clone())
+        if let Some(phase) = self.progress.stall(reason.clone())
             && let Some(reason) = reason
         {
+            self.mark(format_args!("director.stalled.{phase}"));
             tracing::warn!(epoch = self.epoch.0, reason, "recovery is stalled");
         }
     }

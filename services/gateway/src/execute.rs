@@ -338,6 +338,7 @@ impl Gateway {
             if let Some(Named { id, fingerprint }) = named
                 && let Some((stamp, outcome)) = transaction.outcome(id).await?
             {
+                self.context().runtime().mark("gateway.outcome_given_again");
                 return first_outcome(stamp, outcome, fingerprint).map(|answer| (None, answer));
             }
             check(&transaction, &plan.checks).await?;

@@ -268,9 +268,13 @@ impl Driver {
                 .map(|log| Target::from(&log.peer.pid))
                 .collect();
             if let Some(stream) = self.streams.get_mut(&tag.tag) {
+                let applied = stream.version();
                 stream
                     .assign(generation, tag.ranges, window_versions)
                     .map_err(|breach| breached(&breach))?;
+                if stream.version() < applied {
+                    self.context.runtime().mark("storage.dropped_back");
+                }
             }
             self.follow(tag.tag, epoch, targets);
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
+use crate::marks;
 use crate::report::Report;
 
 /// What a child's report stands behind.
@@ -173,6 +174,8 @@ pub struct Summary {
     pub broken: BTreeMap<String, Vec<u64>>,
     /// Seeds in which each kind of fault took place.
     pub kinds: BTreeMap<String, u64>,
+    /// Seeds in which each mark was passed.
+    pub marks: BTreeMap<String, u64>,
     /// Acknowledged commits.
     pub commits: u64,
     /// Epochs.
@@ -192,6 +195,9 @@ impl Summary {
                 self.simulated_ms += report.simulated_ms;
                 for kind in report.faults.keys() {
                     *self.kinds.entry(kind.clone()).or_default() += 1;
+                }
+                for mark in report.marks.keys() {
+                    *self.marks.entry(mark.clone()).or_default() += 1;
                 }
                 // The first is the cause, the others may be its consequences.
                 if let Some(first) = report.violations.first() {
@@ -221,19 +227,28 @@ impl Summary {
     pub fn text(&self) -> String {
         let kinds: Vec<String> =
             self.kinds.iter().map(|(kind, seeds)| format!("{kind} {seeds}")).collect();
+        let seen = |mark: &str| self.marks.get(mark).copied().unwrap_or(0);
+        let marks: Vec<String> = marks::ALL
+            .iter()
+            .filter(|mark| seen(mark) > 0)
+            .map(|mark| format!("{mark} {}", seen(mark)))
+            .collect();
+        let never: Vec<&str> = marks::ALL.into_iter().filter(|mark| seen(mark) == 0).collect();
         let broken: Vec<String> = self
             .broken
             .iter()
             .map(|(invariant, seeds)| format!("  {invariant}: {} seeds, {seeds:?}\n", seeds.len()))
             .collect();
         format!(
-            "{} seeds, {} of them count; {} commits, {} epochs, {} s simulated\nseeds by kind of fault: {}\n{}{}",
+            "{} seeds, {} of them count; {} commits, {} epochs, {} s simulated\nseeds by kind of fault: {}\nseeds by rare path: {}\nnever taken: {}\n{}{}",
             self.seeds,
             self.counted,
             self.commits,
             self.epochs,
             self.simulated_seconds(),
             kinds.join(", "),
+            marks.join(", "),
+            if never.is_empty() { "none".to_owned() } else { never.join(", ") },
             if broken.is_empty() { "nothing was broken\n" } else { "broken first:\n" },
             broken.concat()
         )

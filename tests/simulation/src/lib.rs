@@ -17,6 +17,7 @@ mod history;
 mod inspector;
 pub mod invariants;
 mod log;
+pub mod marks;
 pub mod nemesis;
 mod report;
 mod run;

@@ -32,6 +32,9 @@ pub struct Report {
     pub faults: BTreeMap<String, u64>,
     /// How often the deliberate faults that were switched on have fired.
     pub fired: u64,
+    /// How often each mark of a rare path was passed.
+    #[serde(default)]
+    pub marks: BTreeMap<String, u64>,
     /// What was broken.
     pub violations: Vec<Violation>,
     /// What was done to the cluster, in order.

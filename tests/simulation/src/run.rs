@@ -156,6 +156,7 @@ fn report(
         epochs,
         faults,
         fired: setup.controls.iter().map(|(point, _)| world.faults().fired(point)).sum(),
+        marks: world.faults().marks(),
         violations: findings.all(),
         account,
     })

@@ -40,8 +40,8 @@ async fn watch_one(reign: Reign, component: Peer, silence: Duration, heard: mpsc
     let end = watch(&reign.context, &target, silence, |line| {
         if line.epoch > epoch && later.is_none() {
             later = Some(line.epoch);
-            reign.fail(Fatal::new(format!(
-                "superseded: {} serves epoch {}",
+            reign.fail(Fatal::superseded(format_args!(
+                "{} serves epoch {}",
                 component.service, line.epoch
             )));
         }

@@ -65,7 +65,7 @@ fn check(reign: &Reign, holding: &Holding) -> Result<(), Fatal> {
     let me = reign.context.pid().incarnation;
     match &holding.appointed {
         Some(appointed) if appointed.epoch > reign.epoch => {
-            Err(Fatal::new(format!("superseded by epoch {}", appointed.epoch)))
+            Err(Fatal::superseded(format_args!("epoch {} was appointed", appointed.epoch)))
         }
         Some(appointed) if appointed.epoch == reign.epoch && appointed.pid.incarnation == me => {
             match &holding.recorded {

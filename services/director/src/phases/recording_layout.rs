@@ -56,9 +56,11 @@ async fn record(reign: &Reign, plan: &Plan, holding: &Holding) -> Result<(), Fat
         if is_refusal(&error) {
             // An earlier try may have taken effect although no answer came, and refuses this one.
             if tries > 1 && is_recorded(reign, plan).await {
+                reign.mark("director.layout_recorded_unheard");
                 return Ok(());
             }
             tracing::warn!(%error, "the layout was refused");
+            reign.mark("director.layout_refused");
             return Err(Fatal::new(format!("the layout was refused: {}", Words(&error))));
         }
         if Instant::now() >= deadline {
@@ -103,7 +105,7 @@ pub(crate) async fn keep_at_storage(
     match reign.call(&peer, KEEP, &plan.keep_request(), ASSIGN_LIMIT).await {
         Ok(_) => Ok(Some((store, peer.pid))),
         Err(error) if is_superseded(&error) => {
-            Err(Fatal::new(format!("superseded: {} serves a later epoch", peer.service)))
+            Err(Fatal::superseded(format_args!("{} serves a later epoch", peer.service)))
         }
         Err(error) => {
             tracing::warn!(service = %peer.service, %error, "a storage does not keep the configuration");

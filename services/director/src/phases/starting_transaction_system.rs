@@ -76,7 +76,7 @@ pub(crate) async fn assign_storage(
     match reign.call(&peer, storage::ASSIGN, &told, ASSIGN_LIMIT).await {
         Ok(_) => Ok(Some((store, peer.pid))),
         Err(error) if is_superseded(&error) => {
-            Err(Fatal::new(format!("superseded: {service} serves a later epoch")))
+            Err(Fatal::superseded(format_args!("{service} serves a later epoch")))
         }
         Err(error) => {
             tracing::warn!(%service, %error, "a storage does not take up the epoch");

@@ -91,8 +91,17 @@ async fn lock(reign: &Reign, recorded: &Recorded) -> Result<Outcome, Fatal> {
             }
         }
         let wait = match set.judge(reign.elapsed()) {
-            Verdict::Newer(newer) => return Ok(Outcome::Newer(newer)),
-            Verdict::Enough => return Ok(Outcome::Locked(Box::new(locked(recorded, &set)))),
+            Verdict::Newer(newer) => {
+                reign.mark("director.layout_was_stale");
+                return Ok(Outcome::Newer(newer));
+            }
+            Verdict::Enough => {
+                let locked = locked(recorded, &set);
+                if !locked.damaged.is_empty() {
+                    reign.mark("director.log_damaged");
+                }
+                return Ok(Outcome::Locked(Box::new(locked)));
+            }
             Verdict::Grace { until } => until.saturating_sub(reign.elapsed()),
             Verdict::NotEnough { lacking } => {
                 reign.stalled(Some(lacking));
@@ -128,7 +137,7 @@ fn took(set: &mut LockSet<'_>, attempt: Attempt) -> Result<(), Fatal> {
     match result {
         Ok(answer) => set.answered(store, pid, answer),
         Err(error) if is_superseded(&error) => {
-            return Err(Fatal::new("superseded: a log is locked by a later epoch or director"));
+            return Err(Fatal::superseded("a log is locked by a later epoch or director"));
         }
         Err(error) if error.code() == Some(ErrorCode::Damaged) => {
             set.hope(store, Some("its records are damaged".to_owned()));

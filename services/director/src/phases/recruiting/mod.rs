@@ -60,8 +60,14 @@ pub(crate) async fn run(
                 reign.stalled(None);
                 // Storages are found by the registry from here on.
                 if are_registered(&nodes, &placement) {
-                    return recruits(&nodes, locked, &parameters, &placement)
-                        .ok_or_else(|| Fatal::new("the placement has no sequencer"));
+                    let recruits = recruits(&nodes, locked, &parameters, &placement)
+                        .ok_or_else(|| Fatal::new("the placement has no sequencer"))?;
+                    if locked.recorded.is_some() {
+                        for service in &recruits.made {
+                            reign.mark(format_args!("director.replaced.{}", service.kind()));
+                        }
+                    }
+                    return Ok(recruits);
                 }
             }
             // Somebody is lacking who may be about to come by itself.

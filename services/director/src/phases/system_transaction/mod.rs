@@ -53,8 +53,7 @@ async fn check_components(reign: &Reign, plan: &Plan) -> Result<(), Fatal> {
     let checks = plan.components().map(|peer| async move {
         let (epoch, is_open) = status(reign, plan, peer).await?;
         if epoch > reign.epoch {
-            let reason = format!("superseded: {} serves epoch {epoch}", peer.service);
-            Err(Fatal::new(reason))
+            Err(Fatal::superseded(format_args!("{} serves epoch {epoch}", peer.service)))
         } else if epoch < reign.epoch {
             Err(Fatal::of(&peer.service, format_args!("is of epoch {epoch}, not ready")))
         } else if !is_open {
