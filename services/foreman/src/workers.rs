@@ -394,11 +394,10 @@ impl Workers {
             return Err(Refusal::OtherNode { name, node, here: self.node.clone() });
         }
         let entry = self.entries.entry(name).or_insert_with(Entry::new);
-        if let (Some(known), Some(given)) = (entry.store, given.store)
-            && known != given
-        {
-            return Err(Refusal::OtherStore { name, known, given });
-        }
+        let another = match (entry.store, given.store) {
+            (Some(known), Some(given)) if known != given => Some((known, given)),
+            _ => None,
+        };
         match &mut entry.life {
             Life::Ours(ours) => {
                 let same = match (&ours.pid, ours.expected, ours.process) {
@@ -411,8 +410,16 @@ impl Workers {
                     return Err(Refusal::OtherProcess { name });
                 }
                 ours.pid = Some(given.pid.clone());
+                if another.is_some() {
+                    // The directory was lost while the worker did not run. What is there now is
+                    // new, and everybody has to hear that the old one is gone.
+                    entry.store = given.store;
+                }
             }
             Life::Down | Life::Waiting { .. } | Life::Foreign { .. } => {
+                if let Some((known, given)) = another {
+                    return Err(Refusal::OtherStore { name, known, given });
+                }
                 entry.life = Life::Foreign { pid: given.pid.clone(), heard: now };
             }
         }

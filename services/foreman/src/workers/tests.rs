@@ -107,6 +107,21 @@ fn the_end_of_a_former_process_changes_nothing() {
     assert_eq!(workers.list()[0].exits, 1);
 }
 
+/// Otherwise a coordinator or log that lost its disk would run without anybody knowing of it.
+#[test]
+fn a_worker_of_ours_that_comes_up_with_another_directory_is_taken_as_what_it_is() {
+    let mut workers = workers();
+    workers.want(at(0), name("coordinator-1"));
+    let first = to_start(&mut workers);
+    workers.announce(at(0), &announcement("coordinator-1", 1, 1, Some(1))).unwrap();
+    workers.ended(at(1), name("coordinator-1"), first, "killed".to_owned());
+    to_start(&mut workers);
+    workers.announce(at(2), &announcement("coordinator-1", 2, 2, Some(2))).unwrap();
+    let worker = workers.list().remove(0);
+    assert_eq!((worker.store, worker.state), (Some(StoreId(2)), WorkerState::Up));
+    assert_eq!(workers.records()[0].store, Some(StoreId(2)));
+}
+
 #[test]
 fn another_store_or_process_under_a_name_is_refused() {
     let mut workers = workers();
