@@ -8,11 +8,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use plinth_api::coordinator::{ProcessRow, Processes};
 use plinth_api::director::LiveLayout;
 use plinth_api::gateway::ClusterStatus;
-use plinth_api::storage::{ReadAnswer, ShardConfig};
+use plinth_api::storage::{KeyValue, RangeRead, ReadAnswer, ReadRequest, ShardConfig};
+use plinth_types::{Epoch, KeyRange, Version};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use rustix::process::Signal;
@@ -21,6 +22,9 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::{PATIENCE, eventually, executable, processes_of, signal};
+
+/// Items asked of a range at a time.
+const RANGE_PIECE: u32 = 1_000;
 
 /// What `plinth up --json` prints when it is ready.
 #[derive(Clone, Debug, Deserialize)]
@@ -81,8 +85,16 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_with(directory: &Path, flags: &[&str]) -> anyhow::Result<Cluster> {
+        Cluster::start_at(directory, free_port()?, flags)
+    }
+
+    /// The same with the first gateway at this port.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_at(directory: &Path, port: u16, flags: &[&str]) -> anyhow::Result<Cluster> {
         let mut command = up(directory)?;
-        command.args(["--gateway-port", &free_port()?.to_string()]).args(flags);
+        command.args(["--gateway-port", &port.to_string()]).args(flags);
         Cluster::run(command, directory)
     }
 
@@ -343,6 +355,35 @@ impl Cluster {
         let body = serde_json::json!({ "epoch": epoch, "version": version, "keys": [key] });
         let request = self.http.post(format!("{storage}/v1/reads")).json(&body);
         Self::json(self.as_service(request)?.send()?)
+    }
+
+    /// What a storage holds of a range at a version, piece by piece.
+    ///
+    /// # Errors
+    /// When the storage does not say.
+    pub fn range_at(
+        &self,
+        storage: &str,
+        epoch: Epoch,
+        version: Version,
+        range: &KeyRange,
+    ) -> anyhow::Result<Vec<KeyValue>> {
+        let mut items: Vec<KeyValue> = Vec::new();
+        loop {
+            let from = items.last().map_or(range.from.clone(), |item| item.key.successor());
+            let range = KeyRange { from, to: range.to.clone() };
+            let ranges = vec![RangeRead { range, limit: RANGE_PIECE, reverse: false }];
+            let body = ReadRequest { epoch, version, newest: false, keys: Vec::new(), ranges };
+            let request = self.http.post(format!("{storage}/v1/reads")).json(&body);
+            let answer: ReadAnswer = Self::json(self.as_service(request)?.send()?)?;
+            let [piece] =
+                <[_; 1]>::try_from(answer.ranges).map_err(|_| anyhow!("not one range"))?;
+            ensure!(!(piece.items.is_empty() && piece.more), "a piece without an item");
+            items.extend(piece.items);
+            if !piece.more {
+                return Ok(items);
+            }
+        }
     }
 
     /// `kill -9` of one process.

@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod otlp;
+pub mod soak;
 pub mod strace;
 
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ mod endings;
 mod failures;
 mod lifecycle;
 mod requests;
+mod soak;
 mod traces;
 mod transactions;
 mod usage;
