@@ -36,7 +36,7 @@ test: setup-test
 test-compose: setup
 	@tools/setup-compose
 	cargo build --workspace --all-targets
-	cargo nextest run --workspace --run-ignored only --no-capture \
+	RUST_LIB_BACKTRACE=0 cargo nextest run --workspace --run-ignored only --no-capture \
 	  --filterset 'package(plinth-test-compose)'
 
 SEEDS ?= 1000

