@@ -143,7 +143,8 @@ impl Cluster {
                     worlds: Arc::new(worlds),
                     cluster: Arc::clone(&file),
                     secrets: secrets.clone(),
-                    state_reads: StateReads::default(),
+                    // Hosts of a simulation have no loopback; its users are all on one machine.
+                    state_reads: StateReads::Anyone,
                     bind: format!("{id}:0"),
                     binds: BTreeMap::from([(gateway, format!("{id}:{GATEWAY_PORT}"))]),
                     running: running.clone(),
