@@ -6,13 +6,19 @@
 //! process' end is then told by the operating system. It is *foreign* when something else started
 //! it; it is then believed as long as it announces itself.
 
+mod entry;
+mod records;
+mod refusal;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use plinth_api::ErrorCode;
-use plinth_api::foreman::{Announcement, CreateWorker, Health, Worker, WorkerState};
-use plinth_types::{ClusterId, Epoch, Incarnation, NodeId, Pid, ServiceKind, ServiceName, StoreId};
-use serde::{Deserialize, Serialize};
+use plinth_api::foreman::{Announcement, CreateWorker, Health, Worker};
+use plinth_types::{ClusterId, Epoch, Incarnation, NodeId, ServiceKind, ServiceName, StoreId};
+
+use self::entry::{Entry, Life, Ours};
+pub use self::records::{ProcessId, WorkerRecord};
+pub use self::refusal::Refusal;
 
 /// A process that ends sooner than this after its start died young.
 const YOUNG: Duration = Duration::from_secs(2);
@@ -24,31 +30,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(3);
 /// A process taken over from the foreman before must have announced itself within this time.
 const MUTE: Duration = Duration::from_secs(3);
-
-/// A process as the operating system tells it from others: ids are reused, so the start counts too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessId {
-    /// The process id.
-    pub os_pid: u32,
-    /// When it started, in clock ticks since the machine did.
-    pub start_ticks: u64,
-}
-
-/// What outlives the foreman of a worker, in its directory's `workers.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerRecord {
-    /// Its name.
-    pub name: ServiceName,
-    /// Its store, for a durable one.
-    #[serde(default)]
-    pub store: Option<StoreId>,
-    /// Its process, where the foreman started it.
-    #[serde(default)]
-    pub process: Option<ProcessId>,
-    /// What it announced.
-    #[serde(default)]
-    pub incarnation: Option<Incarnation>,
-}
 
 /// What the driver is to do. `number` tells the processes of a worker apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,175 +48,6 @@ pub enum Command {
         /// Its number.
         number: u64,
     },
-}
-
-/// Why a request is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It is meant for another node's foreman.
-    #[error(
-        "{name} announces itself on {node}, and this foreman is {here}'s; point --foreman to the foreman of {node}"
-    )]
-    OtherNode {
-        /// Who.
-        name: ServiceName,
-        /// The node it is on.
-        node: NodeId,
-        /// This node.
-        here: NodeId,
-    },
-    /// Another directory has the name.
-    #[error(
-        "{name} of this node is store {known}, and not {given}; give the new worker another number, or put the old directory back"
-    )]
-    OtherStore {
-        /// The name.
-        name: ServiceName,
-        /// The store that has it.
-        known: StoreId,
-        /// The store that wants it.
-        given: StoreId,
-    },
-    /// Another living process has the name.
-    #[error(
-        "{name} of this node already runs as another process; give the new worker another number, or end the other first"
-    )]
-    OtherProcess {
-        /// The name.
-        name: ServiceName,
-    },
-    /// A director of an epoch that is over asks.
-    #[error("epoch {given} is over, the latest is {latest}")]
-    StaleEpoch {
-        /// Whose epoch.
-        given: Epoch,
-        /// The latest.
-        latest: Epoch,
-    },
-    /// This foreman can't make such workers.
-    #[error("the foreman of {node} does not make workers of kind {kind}")]
-    KindNotMade {
-        /// The kind.
-        kind: ServiceKind,
-        /// The node.
-        node: NodeId,
-    },
-    /// The cluster is not founded yet, as far as this node knows.
-    #[error(
-        "this node has not yet written down which cluster it belongs to; a durable worker is made once it has"
-    )]
-    NoCluster,
-    /// No such worker.
-    #[error("there is no worker {name} on {node}")]
-    Unknown {
-        /// The name.
-        name: ServiceName,
-        /// The node.
-        node: NodeId,
-    },
-    /// A durable worker's directory may hold the last copy of something.
-    #[error(
-        "{name} is durable: it can't be removed before the recorded layout is known not to name it"
-    )]
-    Durable {
-        /// The name.
-        name: ServiceName,
-    },
-    /// Something else started it, and must end it.
-    #[error("{name} was not started by this foreman; end it where it was started")]
-    Foreign {
-        /// The name.
-        name: ServiceName,
-    },
-    /// The foreman is ending.
-    #[error("the foreman is stopping")]
-    Stopping,
-}
-
-impl Refusal {
-    /// The problem code that carries it.
-    #[must_use]
-    pub const fn code(&self) -> ErrorCode {
-        match self {
-            Refusal::OtherNode { .. } | Refusal::KindNotMade { .. } => ErrorCode::InvalidRequest,
-            Refusal::OtherStore { .. } | Refusal::OtherProcess { .. } => ErrorCode::DuplicateName,
-            Refusal::StaleEpoch { .. } => ErrorCode::StaleEpoch,
-            Refusal::NoCluster | Refusal::Stopping => ErrorCode::NotReady,
-            Refusal::Unknown { .. } => ErrorCode::NotFound,
-            Refusal::Durable { .. } => ErrorCode::NotImplemented,
-            Refusal::Foreign { .. } => ErrorCode::Forbidden,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Ours {
-    number: u64,
-    process: Option<ProcessId>,
-    since: Duration,
-    /// Taken over from the foreman before; it must announce itself soon.
-    adopted: bool,
-    /// The incarnation that an adopted process announced to the foreman before.
-    expected: Option<Incarnation>,
-    ending: bool,
-    pid: Option<Pid>,
-}
-
-#[derive(Debug)]
-enum Life {
-    Down,
-    Waiting { until: Duration },
-    Ours(Ours),
-    Foreign { pid: Pid, heard: Duration },
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// Whether it is started again when it ends.
-    keep: bool,
-    /// Whether it is forgotten when it ends.
-    removed: bool,
-    life: Life,
-    store: Option<StoreId>,
-    exits: u32,
-    last_exit: Option<String>,
-    short_lives: u32,
-}
-
-impl Entry {
-    fn new() -> Self {
-        Entry {
-            keep: false,
-            removed: false,
-            life: Life::Down,
-            store: None,
-            exits: 0,
-            last_exit: None,
-            short_lives: 0,
-        }
-    }
-
-    fn pid(&self) -> Option<&Pid> {
-        match &self.life {
-            Life::Ours(ours) => ours.pid.as_ref(),
-            Life::Foreign { pid, .. } => Some(pid),
-            Life::Down | Life::Waiting { .. } => None,
-        }
-    }
-}
-
-impl Entry {
-    /// A log or storage is up only once it has announced its store: before, nobody can use it.
-    fn state(&self, kind: ServiceKind) -> WorkerState {
-        let waits_for_store =
-            matches!(kind, ServiceKind::Log | ServiceKind::Storage) && self.store.is_none();
-        match &self.life {
-            Life::Down | Life::Waiting { .. } => WorkerState::Down,
-            Life::Ours(_) | Life::Foreign { .. } if waits_for_store => WorkerState::Starting,
-            Life::Ours(Ours { pid: None, .. }) => WorkerState::Starting,
-            Life::Ours(_) | Life::Foreign { .. } => WorkerState::Up,
-        }
-    }
 }
 
 /// The machine.
@@ -475,7 +287,7 @@ impl Workers {
                     }
                 }
                 Life::Ours(ours) => {
-                    if is_mute(ours) && ours.since + MUTE <= now {
+                    if ours.is_mute() && ours.since + MUTE <= now {
                         ours.ending = true;
                         self.commands.push(Command::End { name: *name, number: ours.number });
                     }
@@ -507,7 +319,7 @@ impl Workers {
             .filter_map(|entry| match &entry.life {
                 Life::Down => None,
                 Life::Waiting { until } => Some(*until),
-                Life::Ours(ours) => is_mute(ours).then(|| ours.since + MUTE),
+                Life::Ours(ours) => ours.is_mute().then(|| ours.since + MUTE),
                 Life::Foreign { heard, .. } => Some(*heard + SILENCE),
             })
             .min()
@@ -613,10 +425,6 @@ impl Workers {
         });
         self.commands.push(Command::Start { name, number });
     }
-}
-
-const fn is_mute(ours: &Ours) -> bool {
-    ours.adopted && ours.pid.is_none() && !ours.ending
 }
 
 /// Immediately at first, then doubling, while every life is short.

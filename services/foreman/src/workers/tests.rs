@@ -1,3 +1,6 @@
+use plinth_api::foreman::WorkerState;
+use plinth_types::Pid;
+
 use super::*;
 
 const CLUSTER: ClusterId = ClusterId(7);
