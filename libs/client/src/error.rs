@@ -41,6 +41,16 @@ pub enum ClientError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// There are more of something than a limit allows.
+    #[error("{what}: {actual}; the limit is {limit}")]
+    TooMany {
+        /// What.
+        what: &'static str,
+        /// How many.
+        actual: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// A write names a key of the system.
     #[error("keys from \\xff on belong to the system: use another key")]
     SystemKey,
@@ -77,7 +87,7 @@ impl From<ClientError> for Problem {
             ClientError::Conflict => ErrorCode::Conflict,
             ClientError::TooOld => ErrorCode::TransactionTooOld,
             ClientError::CommitUnknownResult(_) => ErrorCode::CommitUnknownResult,
-            ClientError::Limit { .. } => ErrorCode::LimitExceeded,
+            ClientError::Limit { .. } | ClientError::TooMany { .. } => ErrorCode::LimitExceeded,
             ClientError::SystemKey => ErrorCode::SystemKey,
             ClientError::InvertedRange | ClientError::StampPlace | ClientError::Unreadable => {
                 ErrorCode::InvalidRequest
@@ -89,6 +99,9 @@ impl From<ClientError> for Problem {
         match error {
             ClientError::Limit { actual, limit, .. } => {
                 problem.with("limit_bytes", limit).with("actual_bytes", actual)
+            }
+            ClientError::TooMany { actual, limit, .. } => {
+                problem.with("limit", limit).with("actual", actual)
             }
             _ => problem,
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use plinth_api::commit_proxy::{Committed, StampPart, StampPlace};
 use plinth_api::storage::KeyValue;
 use plinth_types::{
-    AtomicOp, KEY_LIMIT, Key, KeyRange, Mutation, SYSTEM_KEYSPACE, TRANSACTION_LIMIT, VALUE_LIMIT,
-    Value, Version, Versionstamp,
+    AtomicOp, KEY_LIMIT, Key, KeyRange, Mutation, SYSTEM_KEYSPACE, TRANSACTION_LIMIT,
+    TRANSACTION_PARTS, VALUE_LIMIT, Value, Version, Versionstamp,
 };
 
 use crate::attempts::Deadline;
@@ -396,6 +396,7 @@ impl Transaction {
         let commit = self.state(|state| {
             state.may_go_on()?;
             state.ended = true;
+            state.limit_parts()?;
             let is_blind = state.reads.is_empty();
             let commit = Commit {
                 read_version: state.read_version.filter(|_| !is_blind),
@@ -464,7 +465,18 @@ impl State {
     fn mutate(&mut self, mutation: Mutation) -> Result<(), ClientError> {
         self.bytes += mutation.size();
         self.mutations.push(mutation);
-        limit("the transaction", self.bytes, TRANSACTION_LIMIT)
+        limit("the transaction", self.bytes, TRANSACTION_LIMIT)?;
+        self.limit_parts()
+    }
+
+    /// Checks how many parts the commit will have.
+    fn limit_parts(&self) -> Result<(), ClientError> {
+        let actual = self.mutations.len() + self.reads.len() + self.writes.len();
+        if actual > TRANSACTION_PARTS {
+            let what = "mutations and conflict ranges of the transaction";
+            return Err(ClientError::TooMany { what, actual, limit: TRANSACTION_PARTS });
+        }
+        Ok(())
     }
 
     /// The ten bytes from `offset` on of the key or value of the next mutation.
@@ -495,7 +507,7 @@ impl State {
             limit("the transaction", self.bytes, TRANSACTION_LIMIT)?;
             list(self).push(range.clone());
         }
-        Ok(())
+        self.limit_parts()
     }
 }
 

@@ -122,6 +122,10 @@ pub(crate) fn complete(operation: &mut Operation, access: Access) {
     let Some(RefOr::T(body)) = &operation.request_body else { return };
     let is_json = body.content.contains_key("application/json");
     declare(operation, &[ErrorCode::LimitExceeded]);
+    if !matches!(access, Access::Service) {
+        // Users' bodies share what room there is.
+        declare(operation, &[ErrorCode::Overloaded]);
+    }
     if is_json {
         declare(operation, &[ErrorCode::UnsupportedMediaType]);
     }

@@ -2,34 +2,35 @@
 
 use std::time::Duration;
 
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use plinth_api::{ErrorCode, HEADER_EPOCH};
 use plinth_types::Epoch;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use crate::budget::Share;
 use crate::fields::field_names;
-use crate::{BODY_LIMIT, Caller, Failure};
+use crate::{BODY_LIMIT, Caller, Failure, SERVICE_BODY_LIMIT};
 
 /// The time a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(20);
 
 /// How much of a refused body is read to its end, in bytes.
-const DISCARD_LIMIT: usize = 4 * BODY_LIMIT;
+const DISCARD_LIMIT: usize = 2 * BODY_LIMIT;
 
 /// A JSON body, in a request or an answer. Fields that it does not know are refused, unless a service
 /// sends them: a person's typing error must not pass for a default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json<T>(pub T);
 
-/// A body as it came, of at most [`BODY_LIMIT`] bytes.
+/// A body as it came, of at most [`BODY_LIMIT`] bytes, of services [`SERVICE_BODY_LIMIT`].
 #[derive(Clone, Debug, Default)]
 pub struct Body(pub Bytes);
 
@@ -52,17 +53,24 @@ impl<S: Sync> FromRequest<S> for Body {
         let (head, mut body) = request.into_parts();
         // Who asks before it sends is told at once; nothing is on its way.
         let asks_first = head.headers.contains_key(header::EXPECT);
+        let share = head.extensions.get::<Share>();
+        let is_service = head.extensions.get::<Caller>() == Some(&Caller::Service);
+        let limit = if is_service { SERVICE_BODY_LIMIT } else { BODY_LIMIT };
         let reading = async {
             let announced = body.size_hint().lower();
-            let result = if announced > BODY_LIMIT as u64 {
-                Err(too_large())
-            } else {
-                collect(&mut body).await
+            let result = match usize::try_from(announced) {
+                Ok(announced) if announced <= limit => {
+                    collect(&mut body, announced, limit, share).await
+                }
+                Ok(_) | Err(_) => Err(Uncollected::Large { seen: announced, is_whole: true }),
             };
-            if result.is_err() && !asks_first {
-                discard(&mut body).await;
+            match result {
+                Ok(body) => Ok(body),
+                Err(why) => {
+                    let more = if asks_first { 0 } else { discard(&mut body).await };
+                    Err(why.into_failure(limit, more))
+                }
             }
-            result
         };
         timeout(BODY_TIME, reading).await.unwrap_or_else(|_| {
             Err(invalid(format!("the body did not arrive within {} s", BODY_TIME.as_secs())))
@@ -70,30 +78,76 @@ impl<S: Sync> FromRequest<S> for Body {
     }
 }
 
-fn too_large() -> Failure {
-    let detail = format!("the body is larger than {BODY_LIMIT} bytes: send less at a time");
-    Failure::new(ErrorCode::LimitExceeded, detail).with("limit_bytes", BODY_LIMIT)
+/// Why a body is not taken.
+enum Uncollected {
+    /// Its size as far as it was seen, which is the whole where its head says it.
+    Large {
+        seen: u64,
+        is_whole: bool,
+    },
+    Refused(Failure),
+    BrokenOff,
 }
 
-async fn collect(body: &mut axum::body::Body) -> Result<Body, Failure> {
-    match Limited::new(body, BODY_LIMIT).collect().await {
-        Ok(body) => Ok(Body(body.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(invalid("the body broke off")),
+impl Uncollected {
+    /// `more` bytes were read after it was refused.
+    fn into_failure(self, limit: usize, more: u64) -> Failure {
+        match self {
+            Uncollected::Large { seen, is_whole } => {
+                let actual = if is_whole { seen } else { seen.saturating_add(more) };
+                let detail = format!(
+                    "the body has {actual} bytes; the limit is {limit}: send less at a time"
+                );
+                let failure = Failure::new(ErrorCode::LimitExceeded, detail);
+                failure.with("limit_bytes", limit).with("actual_bytes", actual)
+            }
+            Uncollected::Refused(failure) => failure,
+            Uncollected::BrokenOff => invalid("the body broke off"),
+        }
     }
 }
 
-/// Reads on for a while. Were the connection closed with unread bytes in it, the sender would see
-/// it break and never read the answer.
-async fn discard(body: &mut axum::body::Body) {
-    let mut left = DISCARD_LIMIT;
+/// Reads a body to its end. Only what it turns out to have is held of the budget.
+async fn collect(
+    body: &mut axum::body::Body,
+    announced: usize,
+    limit: usize,
+    share: Option<&Share>,
+) -> Result<Body, Uncollected> {
+    let hold = |bytes| match share {
+        Some(share) => share.hold(bytes).map_err(Uncollected::Refused),
+        None => Ok(()),
+    };
+    hold(announced)?;
+    let mut frames = Vec::new();
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return Err(Uncollected::BrokenOff) };
+        let Ok(data) = frame.into_data() else { continue };
+        size += data.len();
+        if size > limit {
+            return Err(Uncollected::Large { seen: size as u64, is_whole: false });
+        }
+        hold(size)?;
+        frames.push(data);
+    }
+    Ok(Body(match frames.len() {
+        1 => frames.pop().unwrap_or_default(),
+        _ => Bytes::from(frames.concat()),
+    }))
+}
+
+/// Reads on for a while, and counts. Were the connection closed with unread bytes in it, the sender
+/// would see it break and never read the answer.
+async fn discard(body: &mut axum::body::Body) -> u64 {
+    let mut read = 0;
     while let Some(Ok(frame)) = body.frame().await {
-        let size = frame.data_ref().map_or(0, Bytes::len);
-        let Some(rest) = left.checked_sub(size) else {
-            return;
-        };
-        left = rest;
+        read += frame.data_ref().map_or(0, Bytes::len);
+        if read > DISCARD_LIMIT {
+            break;
+        }
     }
+    read as u64
 }
 
 impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
@@ -114,6 +168,17 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         }
         let parsed = if is_service { serde_json::from_slice(&body).ok() } else { strict(&body)? };
         parsed.map(Json).ok_or_else(|| json_failure::<T>(&body))
+    }
+}
+
+/// A JSON body that may be left out.
+impl<S: Sync, T: DeserializeOwned> OptionalFromRequest<S> for Json<T> {
+    type Rejection = Failure;
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Failure> {
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Json<T> as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 

@@ -10,6 +10,7 @@
 //! caller in. Whether an epoch is stale is each service's own check.
 
 mod announce;
+mod budget;
 mod caller;
 mod context;
 mod directory;
@@ -49,5 +50,16 @@ pub use transport::{Sender, Transport};
 /// Calls other services.
 pub type Peers = plinth_api::Client<Transport>;
 
-/// The largest body of a request, in bytes: a transaction of 10 MB in JSON.
-pub const BODY_LIMIT: usize = 12 << 20;
+/// The largest body of a request, in bytes: a transaction of 10 MB in JSON, which makes four bytes of
+/// three in base64, two of one quotation mark, and six of two where a client escapes all but ASCII.
+pub const BODY_LIMIT: usize = 32 << 20;
+
+/// The same between services: what a resolver is asked about a transaction names each key twice.
+pub const SERVICE_BODY_LIMIT: usize = 3 * BODY_LIMIT;
+
+/// Bytes of bodies that users' requests may hold at a time, in all, per service. Bodies of up to
+/// [`SMALL_BODY`] are not counted: connections are bounded already.
+pub const BODY_BUDGET: usize = 8 * BODY_LIMIT;
+
+/// A body that counts for nothing, in bytes.
+pub const SMALL_BODY: usize = 64 << 10;

@@ -21,6 +21,7 @@ use plinth_types::{ClusterId, Incarnation};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span};
 
+use crate::budget::Budget;
 use crate::caller::{StateIsOpen, identify};
 use crate::document::Statuses;
 use crate::failure::{PROBLEM_JSON, code_of_status, document};
@@ -92,6 +93,8 @@ pub(crate) struct Shell {
     metrics: HttpMetrics,
     statuses: Statuses,
     state: StateIsOpen,
+    /// What users' bodies may hold.
+    budget: Budget,
 }
 
 impl Shell {
@@ -103,7 +106,8 @@ impl Shell {
         let metrics = HttpMetrics::new(context.metrics())?;
         let service = context.service().to_string();
         let served_by = HeaderValue::try_from(&service).ok();
-        Ok(Arc::new(Shell { context, service, served_by, metrics, statuses, state }))
+        let budget = Budget::new();
+        Ok(Arc::new(Shell { context, service, served_by, metrics, statuses, state, budget }))
     }
 
     /// Counts an answer, and those that the service's document does not name.
@@ -171,8 +175,14 @@ pub(crate) async fn surround(
     if epoch > 0 {
         plinth_telemetry::record_epoch(&span, epoch);
     }
+    // Held until the answer: what a body was parsed into is as large as the body.
+    let share = shell.budget.share();
     let response = match admit(context, request.headers()) {
         Ok(caller) => {
+            // What services send is bounded by themselves, and must not wait for users.
+            if caller != crate::Caller::Service {
+                request.extensions_mut().insert(share.clone());
+            }
             request.extensions_mut().insert(caller);
             request.extensions_mut().insert(shell.state);
             request.extensions_mut().insert(id.clone());
@@ -188,6 +198,7 @@ pub(crate) async fn surround(
         }
         Err(failure) => failure.into_response(),
     };
+    drop(share);
     let mut response = with_problem(context, response, &id, &span).await;
     let headers = response.headers_mut();
     headers.insert(HEADER_REQUEST_ID, id.0);

@@ -14,6 +14,9 @@ pub const VALUE_LIMIT: usize = 100_000;
 /// The most that one user transaction may carry, in bytes of keys, values and conflict ranges.
 pub const TRANSACTION_LIMIT: usize = 10_000_000;
 
+/// The most mutations and conflict ranges of one user transaction.
+pub const TRANSACTION_PARTS: usize = 100_000;
+
 /// Keys from here on belong to the system; users read and write below.
 pub const SYSTEM_KEYSPACE: &[u8] = b"\xff";
 /// First key of the shard that holds the configuration.

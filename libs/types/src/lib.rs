@@ -17,7 +17,7 @@ pub use identity::{
 };
 pub use keys::{
     IDEMPOTENCY_KEYS, IDEMPOTENCY_KEYS_END, KEY_LIMIT, Key, KeyRange, SYSTEM_KEYSPACE,
-    SYSTEM_SHARD, SYSTEM_SHARD_END, TRANSACTION_LIMIT, VALUE_LIMIT, Value,
+    SYSTEM_SHARD, SYSTEM_SHARD_END, TRANSACTION_LIMIT, TRANSACTION_PARTS, VALUE_LIMIT, Value,
 };
 pub use mutation::Mutation;
 pub use numbers::{

@@ -8,8 +8,8 @@ use plinth_api::resolver::Footprint;
 use plinth_api::{ErrorCode, Problem};
 use plinth_system_config::ShardMap;
 use plinth_types::{
-    IDEMPOTENCY_KEYS, KEY_LIMIT, Key, KeyRange, Mutation, TRANSACTION_LIMIT, Tag, VALUE_LIMIT,
-    Value, Version, Versionstamp,
+    IDEMPOTENCY_KEYS, KEY_LIMIT, Key, KeyRange, Mutation, TRANSACTION_LIMIT, TRANSACTION_PARTS,
+    Tag, VALUE_LIMIT, Value, Version, Versionstamp,
 };
 
 /// A commit request that is within all limits.
@@ -27,9 +27,15 @@ pub struct Transaction {
     pub stamps: Vec<StampPlace>,
     /// Whether it is the system transaction.
     pub system: bool,
-    /// Bytes of keys and values.
+    /// Bytes that it costs to keep and to send, about.
     pub bytes: usize,
 }
+
+/// What a mutation or range costs beside its keys and value, in bytes: many small ones must not
+/// make a batch that nobody takes.
+const PART_OVERHEAD: usize = 64;
+/// What services add to a user's transaction: markers and outcomes, read and written.
+const OWN_PARTS: usize = 8;
 
 /// What is wrong with a commit request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +71,14 @@ pub enum TransactionError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// It has too many mutations and conflict ranges.
+    #[error("the transaction has {actual} mutations and conflict ranges, and may have {limit}")]
+    Parts {
+        /// How many.
+        actual: usize,
+        /// The limit.
+        limit: usize,
+    },
 }
 
 impl From<TransactionError> for Problem {
@@ -86,6 +100,12 @@ impl From<TransactionError> for Problem {
                     .with("actual_bytes", actual)
                     .with("limit_bytes", limit)
             }
+            TransactionError::Parts { actual, limit } => {
+                Problem::new(ErrorCode::LimitExceeded, detail)
+                    .with("field", "the transaction")
+                    .with("actual", actual)
+                    .with("limit", limit)
+            }
         }
     }
 }
@@ -97,19 +117,35 @@ impl Transaction {
     /// # Errors
     /// The first thing that is wrong, by field.
     pub fn validate(request: CommitRequest) -> Result<Transaction, TransactionError> {
-        let CommitRequest { epoch: _, read_version, reads, mut writes, mutations, stamps, system } =
+        let CommitRequest { read_version, reads, mut writes, mutations, stamps, system, .. } =
             request;
         let stamped_keys = check_stamps(&stamps, &mutations)?;
         if !reads.is_empty() && read_version.is_none() {
             return Err(TransactionError::NoReadVersion);
         }
+        let parts = reads.len() + writes.len() + mutations.len();
+        // What services add of their own is not the user's to answer for.
+        let own = |range: &KeyRange| KeyRange::idempotency_keys().covers(range);
+        if !system {
+            let most = TRANSACTION_PARTS + OWN_PARTS;
+            if parts > most {
+                return Err(TransactionError::Parts { actual: parts, limit: TRANSACTION_PARTS });
+            }
+        }
         let mut bytes = check_ranges("reads", &reads)? + check_ranges("writes", &writes)?;
+        let mut users = bytes;
+        for range in reads.iter().chain(&writes).filter(|range| own(range)) {
+            users -= range_size(range);
+        }
         for (index, mutation) in mutations.iter().enumerate() {
             bytes += mutation.size();
             let field = || format!("mutations[{index}]");
             let range = mutation.range();
             if range.is_empty() {
                 return Err(TransactionError::EmptyRange { field: field() });
+            }
+            if !own(&range) {
+                users += mutation.size();
             }
             if !system {
                 check_user_mutation(mutation, &range, &field)?;
@@ -120,8 +156,9 @@ impl Transaction {
             }
         }
         if !system {
-            limit(bytes, TRANSACTION_LIMIT, &|| "the transaction".to_owned())?;
+            limit(users, TRANSACTION_LIMIT, &|| "the transaction".to_owned())?;
         }
+        bytes += parts * PART_OVERHEAD;
         Ok(Transaction { read_version, reads, writes, mutations, stamps, system, bytes })
     }
 
@@ -213,8 +250,12 @@ fn check_ranges(field: &str, ranges: &[KeyRange]) -> Result<usize, TransactionEr
         if range.is_empty() {
             return Err(TransactionError::EmptyRange { field: format!("{field}[{index}]") });
         }
-        Ok(bytes + range.from.0.len() + range.to.as_ref().map_or(0, |to| to.0.len()))
+        Ok(bytes + range_size(range))
     })
+}
+
+fn range_size(range: &KeyRange) -> usize {
+    range.from.0.len() + range.to.as_ref().map_or(0, |to| to.0.len())
 }
 
 fn check_user_mutation(
@@ -316,7 +357,7 @@ mod tests {
             Transaction::validate(request(vec![set(b"a", 1), clear(b"b", Some(b"c"))])).unwrap();
         let expected = [KeyRange::single(&"a".into()), KeyRange::new("b".into(), "c".into())];
         assert_eq!(transaction.writes, expected);
-        assert_eq!(transaction.bytes, 4);
+        assert_eq!(transaction.bytes, 4 + 2 * PART_OVERHEAD);
         let clipped = transaction.footprint(&KeyRange::new("b\0".into(), "d".into()));
         assert_eq!(clipped.writes, [KeyRange::new("b\0".into(), "c".into())]);
     }
@@ -346,6 +387,51 @@ mod tests {
             ..request(vec![set(b"\xff/system/config", VALUE_LIMIT + 1); 101])
         };
         assert!(Transaction::validate(exempt).is_ok());
+    }
+
+    #[test]
+    fn a_transaction_may_be_as_large_as_is_said_and_no_larger() {
+        let key = |number: usize| format!("{number:04}").into_bytes();
+        let full = TRANSACTION_LIMIT / (VALUE_LIMIT + 4);
+        let rest = TRANSACTION_LIMIT - full * (VALUE_LIMIT + 4) - 4;
+        let of = |last: usize| {
+            let mut mutations: Vec<Mutation> =
+                (0..full).map(|number| set(&key(number), VALUE_LIMIT)).collect();
+            mutations.push(set(&key(full), last));
+            mutations
+        };
+        // The client's marker is beside.
+        let marker = Key::from(&b"\xff/idempotency/attempt/x"[..]);
+        let marked = |mut mutations: Vec<Mutation>| {
+            mutations.push(set(marker.as_bytes(), 10));
+            let reads = vec![KeyRange::single(&marker)];
+            CommitRequest { read_version: Some(Version(1)), reads, ..request(mutations) }
+        };
+        assert!(Transaction::validate(request(of(rest))).is_ok());
+        assert!(Transaction::validate(marked(of(rest))).is_ok());
+        let expected = TransactionError::Limit {
+            field: "the transaction".to_owned(),
+            actual: TRANSACTION_LIMIT + 1,
+            limit: TRANSACTION_LIMIT,
+        };
+        assert_eq!(error(request(of(rest + 1))), expected);
+        assert_eq!(error(marked(of(rest + 1))), expected);
+        let ranges = CommitRequest {
+            writes: vec![KeyRange::new("a".into(), "b".into())],
+            ..request(of(rest - 1))
+        };
+        assert_eq!(error(ranges), expected, "conflict ranges count");
+    }
+
+    #[test]
+    fn a_transaction_has_so_many_parts_at_most() {
+        let clears = |count: usize| request(vec![Mutation::Clear { key: "k".into() }; count]);
+        assert!(Transaction::validate(clears(TRANSACTION_PARTS)).is_ok());
+        let actual = TRANSACTION_PARTS + OWN_PARTS + 1;
+        let expected = TransactionError::Parts { actual, limit: TRANSACTION_PARTS };
+        assert_eq!(error(clears(actual)), expected);
+        let many = Transaction::validate(clears(1_000)).unwrap();
+        assert!(many.bytes >= 64_000, "many small ones fill a batch: {}", many.bytes);
     }
 
     #[test]
