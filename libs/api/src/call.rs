@@ -144,6 +144,12 @@ pub enum CallError {
     Request(String),
 }
 
+impl From<Problem> for CallError {
+    fn from(problem: Problem) -> CallError {
+        CallError::Problem(Box::new(problem))
+    }
+}
+
 impl CallError {
     /// The problem code, where the other side answered with one.
     #[must_use]

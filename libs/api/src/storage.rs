@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit_proxy::LogPeer;
 use crate::log::Generation;
-use crate::{Endpoint, Nothing};
+use crate::{Endpoint, Nothing, Problem};
 
 /// A shard group that the storage holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -93,6 +93,50 @@ pub struct ReadAnswer {
     pub ranges: Vec<RangeAnswer>,
 }
 
+/// The most keys of a [`ReadBatch`]: values of 100,000 bytes each are still an answer that is taken.
+pub const READ_BATCH_KEYS: usize = 256;
+
+/// Reads keys for several readers, each at its own version. At most [`READ_BATCH_KEYS`] in all.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ReadBatch {
+    /// The readers' epoch.
+    pub epoch: Epoch,
+    /// What each of them reads.
+    pub reads: Vec<KeysRead>,
+}
+
+/// Keys to read at one version.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct KeysRead {
+    /// As in a [`ReadRequest`], but the wait for it is short.
+    pub version: Version,
+    /// As in a [`ReadRequest`].
+    #[serde(default)]
+    pub newest: bool,
+    /// Keys to read.
+    pub keys: Vec<Key>,
+}
+
+/// What one of a batch came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct KeysAnswer {
+    /// The version it was read at.
+    pub version: Version,
+    /// A value a key; none where the key has none. Empty where there is a problem.
+    #[serde(default)]
+    pub values: Vec<Option<Value>>,
+    /// Why it is not answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// What a batch came to, in the order asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ReadBatchAnswer {
+    /// An answer a read.
+    pub reads: Vec<KeysAnswer>,
+}
+
 /// Waits until a key has another value than the caller has seen.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WatchRequest {
@@ -177,6 +221,8 @@ pub struct ShardConfig {
 pub const ASSIGN: Endpoint<Assignment, Nothing> = Endpoint::put("/v1/assignment");
 /// `POST /v1/reads`.
 pub const READ: Endpoint<ReadRequest, ReadAnswer> = Endpoint::post("/v1/reads");
+/// `POST /v1/read_batches`.
+pub const READ_BATCH: Endpoint<ReadBatch, ReadBatchAnswer> = Endpoint::post("/v1/read_batches");
 /// `POST /v1/watches`.
 pub const WATCH: Endpoint<WatchRequest, WatchAnswer> = Endpoint::post("/v1/watches");
 /// `GET /v1/shard_config`.

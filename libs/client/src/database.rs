@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use crate::attempts::{Attempt, Attempts, Deadline};
 use crate::committing::Commit;
+use crate::key_reads::KeyReads;
 use crate::read_versions::ReadVersions;
 use crate::reading::PEER;
 use crate::{ClientError, Followed, Topology, Transaction, TransactionError, follow};
@@ -40,6 +41,7 @@ pub struct Database {
     pub(crate) peers: Peers,
     pub(crate) followed: Followed,
     pub(crate) read_versions: ReadVersions,
+    pub(crate) key_reads: KeyReads,
 }
 
 impl Database {
@@ -53,7 +55,8 @@ impl Database {
     ) -> Database {
         let followed = follow(scope, peers.clone(), coordinators);
         let read_versions = ReadVersions::new(scope, peers.clone(), followed.clone());
-        Database { runtime: runtime.clone(), peers, followed, read_versions }
+        let key_reads = KeyReads::new(scope, peers.clone());
+        Database { runtime: runtime.clone(), peers, followed, read_versions, key_reads }
     }
 
     /// Who does what now, as far as it is known.

@@ -14,6 +14,7 @@ mod database;
 mod error;
 mod expiry;
 mod idempotency;
+mod key_reads;
 mod overlay;
 mod read_versions;
 mod reading;

@@ -1,15 +1,17 @@
 //! Reads at a version, by shard and over replicas.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use plinth_api::storage::{KeyValue, READ, RangeRead, ReadAnswer, ReadRequest};
-use plinth_api::{ErrorCode, Target};
+use plinth_api::storage::{KeyValue, READ, READ_BATCH_KEYS, RangeRead, ReadAnswer, ReadRequest};
+use plinth_api::{CallError, ErrorCode, Target};
 use plinth_types::{Key, KeyRange, Pid, Tag, Value, Version};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::attempts::{Attempt, Attempts, Deadline};
+use crate::key_reads::{Found, KeyRead};
 use crate::{ClientError, Database, Read, Topology};
 
 /// The longest that one peer may take before another one is tried.
@@ -91,6 +93,59 @@ impl Database {
         }
     }
 
+    /// Values of keys at a version, in order. The storages of each shard are asked at the same time.
+    pub(crate) async fn get_many_at(
+        &self,
+        version: Version,
+        keys: &[Key],
+        deadline: Deadline,
+    ) -> Result<Vec<Option<Value>>, ClientError> {
+        let mut values = vec![None; keys.len()];
+        let mut missing: Vec<usize> = (0..keys.len()).collect();
+        let mut attempts = Attempts::new(&self.followed, deadline);
+        while !missing.is_empty() {
+            let (topology, left) = attempts.next().await?;
+            let mut asked = FuturesUnordered::new();
+            for places in by_shard(&topology, keys, &missing, version)? {
+                asked.push(self.try_places(&topology, keys, places, version, left));
+            }
+            let mut failed = None;
+            while let Some((places, result)) = asked.next().await {
+                match result? {
+                    Attempt::Done(found) => {
+                        for (place, value) in places.iter().zip(found) {
+                            values[*place] = value;
+                        }
+                        missing.retain(|place| !places.contains(place));
+                    }
+                    Attempt::Again(why) => failed = Some(why),
+                }
+            }
+            if let Some(why) = failed {
+                attempts.failed(why);
+            }
+        }
+        Ok(values)
+    }
+
+    /// The keys in these places, all of one shard, with the places.
+    async fn try_places(
+        &self,
+        topology: &Topology,
+        keys: &[Key],
+        places: Vec<usize>,
+        version: Version,
+        left: Duration,
+    ) -> (Vec<usize>, Result<Attempt<Vec<Option<Value>>>, ClientError>) {
+        let keys: Vec<Key> = places.iter().filter_map(|place| keys.get(*place)).cloned().collect();
+        let result = self.try_keys(topology, keys, version, false, left).await;
+        let result = result.map(|attempt| match attempt {
+            Attempt::Done((_, values)) => Attempt::Done(values),
+            Attempt::Again(why) => Attempt::Again(why),
+        });
+        (places, result)
+    }
+
     pub(crate) async fn try_get(
         &self,
         topology: &Topology,
@@ -125,22 +180,37 @@ impl Database {
         newest: bool,
         left: Duration,
     ) -> Result<Attempt<Read>, ClientError> {
-        let tag = topology
-            .tag_of(key.as_bytes())
-            .ok_or_else(|| ClientError::NoStorage { key: key.clone(), version })?;
-        let request = ReadRequest {
-            epoch: topology.epoch(),
-            version,
-            newest,
-            keys: vec![key.clone()],
-            ranges: Vec::new(),
-        };
-        let spread = key.as_bytes().last().copied().unwrap_or(0);
-        Ok(match self.ask_team(topology, tag, &request, spread, left).await? {
-            Attempt::Done(answer) => match answer.values.into_iter().next() {
-                Some(value) => Attempt::Done(Read { version: answer.version, value }),
+        let attempt = self.try_keys(topology, vec![key.clone()], version, newest, left).await?;
+        Ok(match attempt {
+            Attempt::Done((version, values)) => match values.into_iter().next() {
+                Some(value) => Attempt::Done(Read { version, value }),
                 None => Attempt::Again("a storage answers without a value".to_owned()),
             },
+            Attempt::Again(why) => Attempt::Again(why),
+        })
+    }
+
+    /// Keys of one shard, [`READ_BATCH_KEYS`] at most.
+    async fn try_keys(
+        &self,
+        topology: &Topology,
+        keys: Vec<Key>,
+        version: Version,
+        newest: bool,
+        left: Duration,
+    ) -> Result<Attempt<Found>, ClientError> {
+        let Some(first) = keys.first() else { return Ok(Attempt::Done((version, Vec::new()))) };
+        let tag = topology
+            .tag_of(first.as_bytes())
+            .ok_or_else(|| ClientError::NoStorage { key: first.clone(), version })?;
+        let spread = first.as_bytes().last().copied().unwrap_or(0);
+        let epoch = topology.epoch();
+        let request = ReadRequest { epoch, version, newest, keys, ranges: Vec::new() };
+        Ok(match self.ask_team(topology, tag, &request, spread, left).await? {
+            Attempt::Done(answer) if answer.values.len() == request.keys.len() => {
+                Attempt::Done((answer.version, answer.values))
+            }
+            Attempt::Done(_) => Attempt::Again("a storage answers without a value".to_owned()),
             Attempt::Again(why) => Attempt::Again(why),
         })
     }
@@ -183,6 +253,8 @@ impl Database {
                     Some(Err(Failure::Other(why))) => {
                         all_too_old = false;
                         last = Some(why);
+                        // It may have been replaced.
+                        self.key_reads.keep_only(&topology.all_storages());
                     }
                     None if all_too_old => return Err(ClientError::TooOld),
                     None => return Ok(Attempt::Again(last.unwrap_or_default())),
@@ -199,12 +271,55 @@ impl Database {
         limit: Duration,
     ) -> Result<ReadAnswer, Failure> {
         let target = Target::from(replica);
-        let answer = self.peers.call(&target, &READ, request, Some(request.epoch), limit).await;
+        let answer = if request.ranges.is_empty() {
+            self.ask_for_keys(&target, request, limit).await
+        } else {
+            self.peers.call(&target, &READ, request, Some(request.epoch), limit).await
+        };
         answer.map_err(|error| match error.code() {
             Some(ErrorCode::TransactionTooOld) => Failure::TooOld,
             _ => Failure::Other(error.to_string()),
         })
     }
+
+    /// Asks together with whoever asks the same storage. Who must wait for a version longer than
+    /// others can be kept waiting asks again, alone.
+    async fn ask_for_keys(
+        &self,
+        storage: &Target,
+        request: &ReadRequest,
+        limit: Duration,
+    ) -> Result<ReadAnswer, CallError> {
+        let ReadRequest { epoch, version, newest, keys, ranges: _ } = request.clone();
+        let read = KeyRead { epoch, version, newest, keys };
+        let started = Instant::now();
+        match self.key_reads.get(storage, read, limit).await {
+            Ok((version, values)) => Ok(ReadAnswer { version, values, ranges: Vec::new() }),
+            Err(error) if error.code() == Some(ErrorCode::FutureVersion) => {
+                let left = limit.saturating_sub(started.elapsed());
+                self.peers.call(storage, &READ, request, Some(epoch), left).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Places of keys by shard, so many in each as one request may have.
+fn by_shard(
+    topology: &Topology,
+    keys: &[Key],
+    places: &[usize],
+    version: Version,
+) -> Result<Vec<Vec<usize>>, ClientError> {
+    let mut shards: BTreeMap<Tag, Vec<usize>> = BTreeMap::new();
+    for place in places {
+        let Some(key) = keys.get(*place) else { continue };
+        let tag = topology.tag_of(key.as_bytes());
+        let tag = tag.ok_or_else(|| ClientError::NoStorage { key: key.clone(), version })?;
+        shards.entry(tag).or_default().push(*place);
+    }
+    let parts = shards.values().flat_map(|places| places.chunks(READ_BATCH_KEYS));
+    Ok(parts.map(<[usize]>::to_vec).collect())
 }
 
 /// What one answer says of a range: `shard` is the part of it that was asked for.

@@ -1,6 +1,6 @@
 //! Who does what now, as the director tells it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,13 @@ impl Topology {
     /// The storages that run and hold a tag.
     pub fn storages(&self, tag: Tag) -> impl Iterator<Item = &Pid> {
         self.live.config.layout.team(tag).iter().filter_map(|member| up(&member.service))
+    }
+
+    /// Every storage that runs.
+    #[must_use]
+    pub fn all_storages(&self) -> BTreeSet<Target> {
+        let members = self.live.config.layout.storage_teams.iter().flat_map(|team| &team.members);
+        members.filter_map(|member| up(&member.service)).map(Target::from).collect()
     }
 
     /// Which tag a key belongs to.

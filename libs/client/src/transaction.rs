@@ -153,6 +153,46 @@ impl Transaction {
         Ok(apply(value, &ops))
     }
 
+    /// Values of many keys, in order: the storages are asked for them together.
+    ///
+    /// # Errors
+    /// As [`Transaction::get`].
+    pub async fn get_many(
+        &self,
+        keys: &[Key],
+        isolation: Isolation,
+    ) -> Result<Vec<Option<Value>>, ClientError> {
+        let known = self.state(|state| {
+            state.may_go_on()?;
+            keys.iter().try_for_each(|key| state.may_read(&KeyRange::single(key)))?;
+            Ok::<_, ClientError>(keys.iter().map(|key| state.overlay.look(key)).collect::<Vec<_>>())
+        })?;
+        if known.contains(&Known::Unreadable) {
+            return Err(ClientError::Unreadable);
+        }
+        let asked: Vec<Key> = known
+            .iter()
+            .zip(keys)
+            .filter(|(known, _)| matches!(known, Known::Base(_)))
+            .map(|(_, key)| key.clone())
+            .collect();
+        let mut found = Vec::new();
+        if !asked.is_empty() {
+            let version = self.read_version().await?;
+            found = self.database.get_many_at(version, &asked, self.deadline).await?;
+            if isolation == Isolation::Serializable {
+                self.state(|state| state.reads.extend(asked.iter().map(KeyRange::single)));
+            }
+        }
+        let mut found = found.into_iter();
+        let value = |known| match known {
+            Known::Value(value) => value,
+            Known::Base(ops) => apply(found.next().flatten(), &ops),
+            Known::Unreadable => None,
+        };
+        Ok(known.into_iter().map(value).collect())
+    }
+
     /// The keys of a range with their values.
     ///
     /// # Errors

@@ -3,14 +3,15 @@
 use axum::extract::State;
 use plinth_api::log::{KeepRequest, Kept};
 use plinth_api::storage::{
-    Assignment, ReadAnswer, ReadRequest, ShardConfig, ShardConfigQuery, Status, WatchAnswer,
-    WatchRequest,
+    Assignment, ReadAnswer, ReadBatch, ReadBatchAnswer, ReadRequest, ShardConfig, ShardConfigQuery,
+    Status, WatchAnswer, WatchRequest,
 };
 use plinth_api::{ErrorCode, Nothing};
 use plinth_service::{Answer, FENCED, Fails as _, Failure, Json, Query, Routes, STORED};
 use tokio::sync::{mpsc, oneshot};
 use utoipa_axum::routes;
 
+use crate::batching;
 use crate::driver::{Command, Reply};
 
 /// Asks the driver. Cheap to clone.
@@ -18,7 +19,7 @@ use crate::driver::{Command, Reply};
 pub(crate) struct Handle(pub(crate) mpsc::Sender<Command>);
 
 impl Handle {
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Answer<T> {
+    pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
         let stopping = || Failure::new(ErrorCode::NotReady, "the storage is stopping");
         self.0.send(command(reply)).await.map_err(|_| stopping())?;
@@ -41,6 +42,7 @@ pub(crate) fn routes() -> Routes<Handle> {
         .describe("Plinth storage", "Applies the logs, and serves reads at a version.")
         .service(routes!(assign).fails(FENCED).fails(STORED))
         .service(routes!(read).fails(FENCED).fails(STORED).fails(READ))
+        .service(routes!(read_batch).fails(&[ErrorCode::NotReady]))
         .service(routes!(watch).fails(FENCED).fails(STORED).fails(READ))
         .service(routes!(shard_config).fails(STORED).fails(&[
             ErrorCode::NotReady,
@@ -70,6 +72,17 @@ async fn read(
     Json(request): Json<ReadRequest>,
 ) -> Answer<ReadAnswer> {
     handle.ask(|reply| Command::Read(request, reply)).await
+}
+
+/// Reads keys for several readers at once. What is wrong with one read is said in its answer. The
+/// wait for a version that has not arrived is shorter than that of a read alone.
+#[utoipa::path(post, path = "/v1/read_batches", tag = "storage", request_body = ReadBatch,
+    responses((status = 200, body = ReadBatchAnswer)))]
+async fn read_batch(
+    State(handle): State<Handle>,
+    Json(batch): Json<ReadBatch>,
+) -> Answer<ReadBatchAnswer> {
+    batching::read(&handle, batch).await
 }
 
 /// Waits until a key has another value than the caller has seen, and that value is known to be

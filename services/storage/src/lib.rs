@@ -24,6 +24,7 @@
 //! It does not fetch a copy of a shard from another storage: one that needs what every log has
 //! dropped says so in `/readyz` and goes on asking. It knows nothing of other storages at all.
 
+mod batching;
 mod config;
 mod driver;
 mod http;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use plinth_api::ErrorCode;
-use plinth_client::{ClientError, Read};
+use plinth_client::{ClientError, Isolation, Read};
+use plinth_runtime::Scope;
 use plinth_types::{Epoch, Key, Mutation, Value, Version};
 use tokio::time::{Instant, timeout};
 
@@ -52,6 +53,84 @@ async fn a_silent_replica_costs_little() {
         world.database.get(&Key::from(key), WITHIN).await.unwrap();
     }
     assert!(started.elapsed() < Duration::from_millis(2_500), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn reads_collect_while_one_is_under_way_and_a_lone_one_goes_at_once() {
+    let world = World::new().await;
+    world.appoint(Epoch(5), 0);
+    let (open, hold) = tokio::sync::watch::channel(false);
+    world.first.script(|script| script.hold = Some(hold.clone()));
+    world.second.script(|script| script.hold = Some(hold));
+    let transaction = world.database.begin(WITHIN);
+    transaction.read_version().await.unwrap();
+    // All of them end alike, so the same storage is asked first.
+    let (scope, _end) = Scope::new();
+    let read = |number: usize| {
+        let transaction = transaction.clone();
+        scope.spawn("reading", async move {
+            transaction.get(&Key::from(format!("{number:03}b").as_str())).await
+        })
+    };
+    let all = futures::future::join_all((0..100).map(read).collect::<Vec<_>>());
+    let batches = || world.first.script(|s| s.batches.clone()).into_iter();
+    let counted = async {
+        // The first one is under way, the others wait for its answer.
+        loop {
+            tokio::task::yield_now().await;
+            let sent = batches().count() + world.second.script(|script| script.batches.len());
+            if sent > 0 {
+                break open.send(true).unwrap();
+            }
+        }
+    };
+    let (values, ()) = tokio::join!(all, counted);
+    for value in values {
+        assert_eq!(value.unwrap().unwrap().unwrap(), Some(Value::from("v")));
+    }
+    let sizes: Vec<usize> =
+        batches().chain(world.second.script(|script| script.batches.clone())).collect();
+    assert!(sizes.iter().sum::<usize>() >= 100 && sizes.len() < 20, "{sizes:?}");
+    let lone = world.database.get(&Key::from("b"), WITHIN).await.unwrap();
+    assert_eq!(lone.value, Some(Value::from("v")));
+}
+
+#[tokio::test]
+async fn a_read_that_is_early_in_its_batch_is_made_alone() {
+    let world = World::new().await;
+    world.appoint(Epoch(5), 0);
+    world.first.script(|script| script.batches_are_early = true);
+    world.second.script(|script| script.batches_are_early = true);
+    let read = world.database.get(&Key::from("k"), WITHIN).await.unwrap();
+    assert_eq!(read.value, Some(Value::from("v")));
+}
+
+#[tokio::test]
+async fn many_keys_are_read_in_their_order_in_few_requests() {
+    let world = World::new().await;
+    world.appoint(Epoch(5), 0);
+    let transaction = world.database.begin(WITHIN);
+    transaction.set(&Key::from("own"), &Value::from("mine")).unwrap();
+    let mut keys: Vec<Key> =
+        (0..600).map(|number| Key::from(format!("{number}").as_str())).collect();
+    keys.insert(3, Key::from("none"));
+    keys.insert(5, Key::from("own"));
+    let values = transaction.get_many(&keys, Isolation::Serializable).await.unwrap();
+    assert_eq!(values.len(), keys.len());
+    for (key, value) in keys.iter().zip(&values) {
+        let expected = match key.as_bytes() {
+            b"none" => None,
+            b"own" => Some(Value::from("mine")),
+            _ => Some(Value::from("v")),
+        };
+        assert_eq!(*value, expected, "{key}");
+    }
+    let batches = [&world.first, &world.second].map(|played| played.script(|s| s.batches.clone()));
+    let batches = batches.concat();
+    assert!(batches.iter().all(|size| *size <= 256) && batches.len() <= 6, "{batches:?}");
+    transaction.commit().await.unwrap();
+    let commit = world.first.script(|script| script.commits.pop().unwrap());
+    assert_eq!(commit.reads.len(), 601 + 1, "what was read, and the marker; own writes are not");
 }
 
 #[tokio::test]

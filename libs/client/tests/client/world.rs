@@ -8,7 +8,10 @@ use axum::extract::State;
 use plinth_api::commit_proxy::{CommitRequest, Committed, ReadVersion, ReadVersionRequest};
 use plinth_api::coordinator::{Appointed, Bootstrap, Status};
 use plinth_api::director::{LayoutQuery, LiveLayout};
-use plinth_api::storage::{ReadAnswer, ReadRequest, WatchAnswer, WatchRequest};
+use plinth_api::storage::{
+    KeysAnswer, KeysRead, ReadAnswer, ReadBatch, ReadBatchAnswer, ReadRequest, WatchAnswer,
+    WatchRequest,
+};
 use plinth_api::{ErrorCode, Problem, Target};
 use plinth_client::Database;
 use plinth_runtime::{Runtime, Scope, ScopeGuard};
@@ -46,6 +49,12 @@ pub(crate) struct Script {
     pub(crate) refusals: Vec<ErrorCode>,
     pub(crate) commits: Vec<CommitRequest>,
     pub(crate) read_versions: usize,
+    /// How many keys each batch of reads had.
+    pub(crate) batches: Vec<usize>,
+    /// No batch is answered before this is true.
+    pub(crate) hold: Option<tokio::sync::watch::Receiver<bool>>,
+    /// No version that a batch asks for has arrived.
+    pub(crate) batches_are_early: bool,
     /// A whole cluster's data, where there is to be some.
     pub(crate) memory: Option<Memory>,
 }
@@ -135,6 +144,36 @@ async fn read(
     Ok(Json(ReadAnswer { version, values: values.collect(), ranges: vec![] }))
 }
 
+#[utoipa::path(post, path = "/v1/read_batches", responses((status = 200)))]
+async fn read_batch(
+    State(played): State<Played>,
+    Json(batch): Json<ReadBatch>,
+) -> Answer<ReadBatchAnswer> {
+    played.script(|script| script.batches.push(batch.reads.iter().map(|r| r.keys.len()).sum()));
+    let hold = played.script(|script| script.hold.clone());
+    if let Some(mut hold) = hold {
+        hold.wait_for(|open| *open).await.unwrap();
+    }
+    let mut reads = Vec::new();
+    for KeysRead { version, newest, keys } in batch.reads {
+        if played.script(|script| script.batches_are_early) {
+            let problem = Some(Problem::new(ErrorCode::FutureVersion, "played"));
+            reads.push(KeysAnswer { version, values: vec![], problem });
+            continue;
+        }
+        let request = ReadRequest { epoch: batch.epoch, version, newest, keys, ranges: vec![] };
+        reads.push(match read(State(played.clone()), Json(request)).await {
+            Ok(Json(ReadAnswer { version, values, .. })) => {
+                KeysAnswer { version, values, problem: None }
+            }
+            Err(Failure(problem)) => {
+                KeysAnswer { version, values: vec![], problem: Some(*problem) }
+            }
+        });
+    }
+    Ok(Json(ReadBatchAnswer { reads }))
+}
+
 #[utoipa::path(post, path = "/v1/watches", responses((status = 200)))]
 async fn watch(
     State(played): State<Played>,
@@ -180,6 +219,7 @@ async fn play(scope: &Scope, name: &str) -> (Played, Pid) {
         .service(routes!(read_version))
         .service(routes!(commit))
         .service(routes!(read))
+        .service(routes!(read_batch))
         .service(routes!(watch))
         .with_state(played.clone());
     drop(scope.spawn("played", host.run(routes, std::future::pending())));

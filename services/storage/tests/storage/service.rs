@@ -7,8 +7,9 @@ use std::time::Duration;
 use plinth_api::commit_proxy::{LogPeer, Peer};
 use plinth_api::log::{Generation, KEEP, KEPT, KeepRequest};
 use plinth_api::storage::{
-    ASSIGN, Assignment, READ, RangeRead, ReadAnswer, ReadRequest, SHARD_CONFIG, STATUS,
-    ShardConfig, ShardConfigQuery, Status, TagAssignment, WATCH, WatchRequest,
+    ASSIGN, Assignment, KeysRead, READ, READ_BATCH, READ_BATCH_KEYS, RangeRead, ReadAnswer,
+    ReadBatch, ReadRequest, SHARD_CONFIG, STATUS, ShardConfig, ShardConfigQuery, Status,
+    TagAssignment, WATCH, WatchRequest,
 };
 use plinth_api::{Endpoint, ErrorCode, Nothing, Target};
 use plinth_runtime::{Runtime, Scope, ScopeGuard};
@@ -196,6 +197,60 @@ async fn an_epoch_and_the_next_after_a_loss_of_power() {
     let durable = |status: &Status| status.tags.iter().all(|tag| tag.durable == three);
     let status = storage.status_when(durable).await;
     assert!(status.tags.iter().all(|tag| tag.durable_epoch == Epoch(2)));
+}
+
+#[tokio::test]
+async fn each_read_of_a_batch_is_answered_as_if_it_were_alone() {
+    let disk = new_disk();
+    let first = generation(1, Version::ZERO);
+    let log = Log::start("log-1@node-1", first).await;
+    let storage = start(&disk).await;
+    storage.ask(ASSIGN, &assignment(first, &[&log])).await.unwrap();
+    let one = log.push(USER, set("a", "1"));
+    let two = log.push(USER, set("a", "2"));
+    log.commit();
+    // It has arrived once a read of it is answered.
+    storage.ask(READ, &read(1, two, &["a"])).await.unwrap();
+    let part = |version, keys: &[&str]| {
+        let keys = keys.iter().map(|key| Key::from(*key)).collect();
+        KeysRead { version, newest: false, keys }
+    };
+    let reads = vec![
+        part(two, &["a", "b"]),
+        part(two.plus(1), &["a"]),
+        part(one, &["a"]),
+        part(Version(7), &["a"]),
+        part(two, &["\u{10ffff}"]),
+        KeysRead { newest: true, ..part(Version::ZERO, &["a"]) },
+    ];
+    let batch = ReadBatch { epoch: Epoch(1), reads };
+    let answers = storage.ask(READ_BATCH, &batch).await.unwrap().reads;
+    let told: Vec<_> = answers
+        .iter()
+        .map(|answer| match &answer.problem {
+            Some(problem) => Err(problem.code),
+            None => Ok(answer.values.iter().flatten().map(|v| v.as_bytes().to_vec()).collect()),
+        })
+        .collect();
+    let value = |text: &str| Ok(vec![text.as_bytes().to_vec()]);
+    let expected = [
+        value("2"),
+        Err(ErrorCode::FutureVersion),
+        value("1"),
+        Err(ErrorCode::TransactionTooOld),
+        Ok(vec![]),
+        value("2"),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(answers[0].values.len(), 2, "one that has no value, too");
+    let many = vec!["a"; READ_BATCH_KEYS];
+    let full = ReadBatch { epoch: Epoch(1), reads: vec![part(two, &many)] };
+    assert_eq!(storage.ask(READ_BATCH, &full).await.unwrap().reads[0].values.len(), many.len());
+    let over = ReadBatch { epoch: Epoch(1), reads: vec![part(two, &many), part(two, &["a"])] };
+    assert_eq!(storage.ask(READ_BATCH, &over).await.unwrap_err(), ErrorCode::LimitExceeded);
+    let stale = ReadBatch { epoch: Epoch(0), reads: vec![part(two, &["a"])] };
+    let answers = storage.ask(READ_BATCH, &stale).await.unwrap().reads;
+    assert_eq!(answers[0].problem.as_ref().unwrap().code, ErrorCode::StaleEpoch);
 }
 
 #[tokio::test]
