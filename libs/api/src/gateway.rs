@@ -388,6 +388,16 @@ pub struct StepsAnswer {
     pub reads: Vec<ReadResult>,
 }
 
+/// `POST /v1/transactions/{id}/commit`. The body may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommitTransaction {
+    /// The commit's name: however often it is asked for, it takes effect once, and the answer is
+    /// the first one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_id: Option<String>,
+}
+
 /// What a watch tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WatchEvent {

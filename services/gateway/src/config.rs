@@ -17,13 +17,26 @@ pub struct Config {
     pub requests: usize,
     /// Watches that may wait at a time, at least 1.
     pub watches: usize,
+    /// Interactive transactions that may be open at a time, at least 1.
+    pub transactions: usize,
+    /// Bytes of keys and values that all of them together may have written, at least 10 MB.
+    pub transaction_bytes: usize,
 }
 
 impl Config {
-    /// With a deadline of 5 s, 4,096 requests and 10,000 watches.
+    /// With a deadline of 5 s, 4,096 requests, 10,000 watches, and 10,000 interactive transactions
+    /// of 256 MiB together.
     #[must_use]
     pub fn new(coordinators: Vec<Target>, foreman: Option<Target>) -> Config {
         let deadline = Duration::from_secs(5);
-        Config { coordinators, foreman, deadline, requests: 4_096, watches: 10_000 }
+        Config {
+            coordinators,
+            foreman,
+            deadline,
+            requests: 4_096,
+            watches: 10_000,
+            transactions: 10_000,
+            transaction_bytes: 256 << 20,
+        }
     }
 }

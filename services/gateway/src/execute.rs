@@ -1,19 +1,15 @@
 //! Transactions as requests describe them, checked and carried out.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use plinth_api::gateway::{
-    Action, Change, Checking, Item, ReadResult, Reading, TransactionAnswer, TransactionRequest,
-};
+use plinth_api::gateway::{Action, Change, Checking, Item, ReadResult, Reading, TransactionAnswer};
+use plinth_api::storage::READ_BATCH_KEYS;
 use plinth_api::{ErrorCode, Problem};
-use plinth_client::{
-    ClientError, IdempotencyId, Outcome, RangeOptions, Transaction, TransactionError,
-};
+use plinth_client::{ClientError, Isolation, RangeOptions, Transaction, TransactionError};
 use plinth_service::{Caller, Failure};
 use plinth_types::{Key, KeyRange, Value};
-use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::http::Gateway;
+use crate::naming::Named;
 use crate::values::may_read;
 
 /// Checks, reads and changes of one request.
@@ -24,7 +20,9 @@ pub(crate) const DEFAULT_ROWS: u32 = 1_000;
 pub(crate) const MAX_ROWS: u32 = 10_000;
 /// Bytes of keys and values that one request is answered with, about.
 pub(crate) const ANSWER_BYTES: usize = 8 << 20;
-/// Reads of one transaction that are under way at a time.
+/// Bytes of the values of single keys that one request reads. Ranges are cut short instead.
+const KEYS_BYTES: usize = 16 << 20;
+/// Ranges of one transaction that are read at a time.
 const CONCURRENT: usize = 16;
 
 /// How requests for data fail.
@@ -100,6 +98,16 @@ pub(crate) fn reads_system_keys(caller: Caller) -> bool {
 pub(crate) enum Wanted {
     Key(Key),
     Range { range: KeyRange, limit: u32, reverse: bool },
+}
+
+impl Wanted {
+    /// The key, where it is one.
+    fn key(&self) -> Option<&Key> {
+        match self {
+            Wanted::Key(key) => Some(key),
+            Wanted::Range { .. } => None,
+        }
+    }
 }
 
 /// A transaction that is of the right form.
@@ -219,6 +227,20 @@ pub(crate) fn prefix_range(prefix: &Key) -> KeyRange {
     KeyRange { from: prefix.clone(), to: Some(Key::from(next)) }
 }
 
+/// Bytes of keys and values that a change makes the transaction larger by, about.
+pub(crate) fn size(action: &Action) -> usize {
+    match action {
+        Action::Set(key, value)
+        | Action::Atomic(key, _, value)
+        | Action::StampedKey(key, _, value)
+        | Action::StampedValue(key, value, _) => key.0.len() + value.0.len(),
+        Action::Clear(key) => key.0.len(),
+        Action::ClearRange(range) => {
+            range.from.0.len() + range.to.as_ref().map_or(0, |to| to.0.len())
+        }
+    }
+}
+
 /// Does to a transaction what a request asks for.
 pub(crate) fn change(transaction: &Transaction, actions: &[Action]) -> Result<(), ClientError> {
     actions.iter().try_for_each(|action| match action {
@@ -244,39 +266,58 @@ pub(crate) async fn read(
         // All of them at once must not ask for a version each.
         transaction.read_version().await?;
     }
+    let keys: Vec<Key> = wanted.iter().filter_map(Wanted::key).cloned().collect();
+    let ranges = wanted.iter().filter(|wanted| wanted.key().is_none()).cloned();
     let share = ANSWER_BYTES / wanted.len().max(1);
-    let results: Vec<ReadResult> = stream::iter(wanted.to_vec())
-        .map(|wanted| read_one(transaction.clone(), wanted, share))
+    let ranges = stream::iter(ranges.collect::<Vec<_>>())
+        .map(|wanted| read_range(transaction.clone(), wanted, share))
         .buffered(CONCURRENT)
-        .try_collect()
-        .await?;
-    Ok(results)
+        .try_collect::<Vec<_>>();
+    let (values, ranges) = tokio::join!(read_keys(transaction, &keys), ranges);
+    let (mut values, mut ranges) = (values?.into_iter(), ranges?.into_iter().flatten());
+    let in_order = wanted.iter().filter_map(|wanted| match wanted.key() {
+        Some(key) => Some(ReadResult::Key { key: key.clone(), value: values.next()? }),
+        None => ranges.next(),
+    });
+    Ok(in_order.collect())
 }
 
-async fn read_one(
+/// Values of keys, in order, as many at a time as one storage is asked for.
+async fn read_keys(transaction: &Transaction, keys: &[Key]) -> Result<Vec<Option<Value>>, Stop> {
+    let (mut values, mut bytes) = (Vec::with_capacity(keys.len()), 0);
+    for keys in keys.chunks(READ_BATCH_KEYS) {
+        let found = transaction.get_many(keys, Isolation::Serializable).await?;
+        bytes += found.iter().flatten().map(|value| value.0.len()).sum::<usize>();
+        if bytes > KEYS_BYTES {
+            let detail = format!(
+                "the values of the keys that are read have {bytes} bytes or more; the limit of one \
+                 request is {KEYS_BYTES}: read fewer at a time"
+            );
+            let failure = Failure::new(ErrorCode::LimitExceeded, detail);
+            let failure = failure.with("field", "reads").with("actual_bytes", bytes);
+            return Err(failure.with("limit_bytes", KEYS_BYTES).into());
+        }
+        values.extend(found);
+    }
+    Ok(values)
+}
+
+async fn read_range(
     transaction: Transaction,
     wanted: Wanted,
     limit_bytes: usize,
-) -> Result<ReadResult, ClientError> {
-    match wanted {
-        Wanted::Key(key) => {
-            let value = transaction.get(&key).await?;
-            Ok(ReadResult::Key { key, value })
-        }
-        Wanted::Range { range, limit, reverse } => {
-            // One more, to tell whether there is more.
-            let rows = usize::try_from(limit).unwrap_or(usize::MAX);
-            let options =
-                RangeOptions { limit: rows + 1, limit_bytes, reverse, ..RangeOptions::default() };
-            let mut result = transaction.get_range(&range, options).await?;
-            let more = result.more;
-            result.items.truncate(rows);
-            let items = result.items.into_iter();
-            let items = items.map(|item| Item { key: item.key, value: item.value }).collect();
-            let KeyRange { from, to } = range;
-            Ok(ReadResult::Range { from, to, items, more })
-        }
-    }
+) -> Result<Option<ReadResult>, ClientError> {
+    let Wanted::Range { range, limit, reverse } = wanted else { return Ok(None) };
+    // One more, to tell whether there is more.
+    let rows = usize::try_from(limit).unwrap_or(usize::MAX);
+    let options = RangeOptions { limit: rows + 1, limit_bytes, reverse, ..RangeOptions::default() };
+    let mut result = transaction.get_range(&range, options).await?;
+    let more = result.more;
+    result.items.truncate(rows);
+    let items = result.items.into_iter();
+    let items = items.map(|item| Item { key: item.key, value: item.value }).collect();
+    let KeyRange { from, to } = range;
+    Ok(Some(ReadResult::Range { from, to, items, more }))
 }
 
 async fn check(transaction: &Transaction, checks: &[(Key, Expected)]) -> Result<(), Stop> {
@@ -303,24 +344,6 @@ async fn check(transaction: &Transaction, checks: &[(Key, Expected)]) -> Result<
     Ok(())
 }
 
-/// A caller's own name for a transaction, and what tells another request under that name.
-pub(crate) struct Named {
-    pub(crate) id: IdempotencyId,
-    fingerprint: String,
-}
-
-impl Named {
-    /// `request` is all that makes the request what it is.
-    pub(crate) fn new(id: &str, request: &impl Serialize) -> Result<Named, Failure> {
-        let id = IdempotencyId::new(id).map_err(failed)?;
-        let request = serde_json::to_vec(request)
-            .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
-        let digest = Sha256::digest(&request);
-        let fingerprint = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Named { id, fingerprint })
-    }
-}
-
 impl Gateway {
     /// Commits a transaction, once; conflicts are settled here, by running it again.
     pub(crate) async fn execute(
@@ -335,11 +358,11 @@ impl Gateway {
             if reads_system_keys(caller) {
                 transaction.read_system_keys();
             }
-            if let Some(Named { id, fingerprint }) = named
-                && let Some((stamp, outcome)) = transaction.outcome(id).await?
+            if let Some(named) = named
+                && let Some(earlier) = named.earlier(&transaction).await?
             {
                 self.context().runtime().mark("gateway.outcome_given_again");
-                return first_outcome(stamp, outcome, fingerprint).map(|answer| (None, answer));
+                return Ok((None, earlier));
             }
             check(&transaction, &plan.checks).await?;
             let reads = read(&transaction, &plan.reads).await?;
@@ -349,10 +372,8 @@ impl Gateway {
             } else {
                 Default::default()
             };
-            if let Some(Named { id, fingerprint }) = named {
-                let answer = serde_json::to_value(&reads).unwrap_or_default();
-                let outcome = Outcome { fingerprint: fingerprint.clone(), answer };
-                transaction.set_outcome(id, &outcome)?;
+            if let Some(named) = named {
+                named.note(&transaction, &reads)?;
             }
             let answer = TransactionAnswer { version, versionstamp: None, reads };
             Ok::<_, Stop>((Some(transaction), answer))
@@ -364,43 +385,6 @@ impl Gateway {
         }
         Ok(answer)
     }
-}
-
-/// What the first request with an id was answered.
-fn first_outcome(
-    stamp: plinth_types::Versionstamp,
-    outcome: Outcome,
-    fingerprint: &str,
-) -> Result<TransactionAnswer, Stop> {
-    if outcome.fingerprint != fingerprint {
-        let failure = Failure::new(
-            ErrorCode::IdempotencyMismatch,
-            "the idempotency id stands for another request: use a new one for each transaction",
-        );
-        return Err(failure.into());
-    }
-    let reads = serde_json::from_value(outcome.answer).map_err(|_| {
-        Failure::new(ErrorCode::Damaged, "what the idempotency id stands for can't be read")
-    })?;
-    Ok(TransactionAnswer { version: stamp.version, versionstamp: Some(stamp), reads })
-}
-
-/// What names a one-shot transaction: its body, or the header.
-pub(crate) fn transaction_name(
-    request: &TransactionRequest,
-    header: Option<&str>,
-) -> Result<Option<Named>, Failure> {
-    let id = match (request.idempotency_id.as_deref(), header) {
-        (Some(body), Some(header)) if body != header => {
-            return Err(invalid("idempotency_id", "the body and the header name different ids"));
-        }
-        (body, header) => body.or(header),
-    };
-    id.map(|id| {
-        let anonymous = TransactionRequest { idempotency_id: None, ..request.clone() };
-        Named::new(id, &anonymous)
-    })
-    .transpose()
 }
 
 #[cfg(test)]
@@ -441,23 +425,5 @@ mod tests {
         let many = vec![reading(r#"{"key": "a"}"#); PARTS + 1];
         let failure = Plan::new(vec![], many, vec![]).expect_err("too many");
         assert_eq!(failure.0.code, ErrorCode::LimitExceeded);
-    }
-
-    #[test]
-    fn the_name_does_not_make_the_request() {
-        let request = |id: Option<&str>, key: &str| TransactionRequest {
-            reads: vec![Reading { key: Some(key.into()), ..Reading::default() }],
-            idempotency_id: id.map(str::to_owned),
-            ..TransactionRequest::default()
-        };
-        let named = |request: &TransactionRequest, header| {
-            transaction_name(request, header).expect("a name").map(|named| named.fingerprint)
-        };
-        let by_body = named(&request(Some("i"), "a"), None);
-        assert_eq!(by_body, named(&request(None, "a"), Some("i")));
-        assert_ne!(by_body, named(&request(Some("i"), "b"), None));
-        assert_eq!(named(&request(None, "a"), None), None);
-        assert!(transaction_name(&request(Some("i"), "a"), Some("j")).is_err());
-        assert!(transaction_name(&request(Some(""), "a"), None).is_err());
     }
 }

@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::openapi::{HttpMethod, PathItem};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
-use crate::transactions::Sessions;
-use crate::{Config, cluster, transactions, values, watching};
+use crate::sessions::{Bounds, Sessions};
+use crate::{Config, cluster, interactive, transactions, values, watching};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -30,7 +30,10 @@ impl Gateway {
     pub(crate) fn new(context: Context, database: Database, config: Config) -> Gateway {
         let places = Arc::new(Semaphore::new(config.requests));
         let watch_places = Arc::new(Semaphore::new(config.watches));
-        let sessions = Sessions::default();
+        let sessions = Sessions::new(Bounds {
+            transactions: config.transactions,
+            bytes: config.transaction_bytes,
+        });
         Gateway(Arc::new(Inner { context, database, config, sessions, places, watch_places }))
     }
 
@@ -69,6 +72,7 @@ pub(crate) fn routes() -> Routes<Gateway> {
         .browsable()
         .merge(values::routes())
         .merge(transactions::routes())
+        .merge(interactive::routes())
         .merge(cluster::routes())
         .document(with_suffixes)
 }
@@ -114,6 +118,7 @@ mod tests {
             "/v1/read_version",
             "/v1/transactions",
             "/v1/transactions/{id}/keys/{key}",
+            "/v1/transactions/{id}/keys",
             "/v1/status",
             "/v1/layout",
         ] {

@@ -8,14 +8,19 @@
 //! nobody writes them here.
 //!
 //! Requests for data that are under way, watches and interactive transactions are bounded in
-//! number; whoever comes beyond that is told to come again.
+//! number, and the latter in bytes; whoever comes beyond that is told to come again.
 
 mod admission;
 mod cluster;
 mod config;
 mod execute;
+mod forwarding;
 mod http;
+mod interactive;
 mod keys;
+mod naming;
+mod ranges;
+mod sessions;
 mod transactions;
 mod values;
 mod watching;

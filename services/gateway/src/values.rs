@@ -2,30 +2,25 @@
 
 use axum::extract::{OriginalUri, State};
 use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, header};
-use plinth_api::gateway::{
-    Action, AtomicRequest, Item, KeyAnswer, Page, ReadVersionAnswer, Written,
-};
+use plinth_api::gateway::{Action, AtomicRequest, KeyAnswer, Page, ReadVersionAnswer, Written};
 use plinth_api::{ErrorCode, HEADER_VERSION, Problem};
-use plinth_client::{RangeOptions, Read};
+use plinth_client::Read;
 use plinth_service::{Answer, Body, Caller, Fails as _, Failure, Json, Query, Routes};
 use plinth_types::{Key, KeyRange, Version};
 use serde::{Deserialize, Serialize};
 use utoipa_axum::routes;
 
 use crate::admission::Admitted;
-use crate::execute::{
-    ANSWER_BYTES, COMMIT, DEFAULT_ROWS, Expected, MAX_ROWS, Named, ONCE, Plan, READ, failed,
-    invalid, prefix_range, reads_system_keys,
-};
+use crate::execute::{COMMIT, Expected, ONCE, Plan, READ, failed, invalid, reads_system_keys};
 use crate::http::Gateway;
-use crate::keys::{decoded, key_of, suffixed, user_value};
+use crate::keys::{key_of, suffixed, user_value};
+use crate::naming::Named;
+use crate::ranges::{Given, Listing, Wanted, listed};
 use crate::watching;
 
 /// The header form of an idempotency id.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 pub(crate) fn routes() -> Routes<Gateway> {
     let absent = &[ErrorCode::PreconditionFailed];
@@ -304,26 +299,6 @@ pub(crate) struct ListQuery {
     cursor: Option<String>,
 }
 
-/// Where a page ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Cursor {
-    version: Version,
-    rest: KeyRange,
-    reverse: bool,
-}
-
-impl Cursor {
-    fn to_text(&self) -> String {
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
-    }
-
-    fn from_text(text: &str) -> Result<Cursor, Failure> {
-        let wrong = || invalid("cursor", "the cursor is none that a page was answered with");
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| wrong())?;
-        serde_json::from_slice(&bytes).map_err(|_| wrong())
-    }
-}
-
 /// Reads a range of keys, a page at a time; `cursor` asks for the next page of the same version.
 #[utoipa::path(
     get, path = "/v1/keys", tag = "keys", params(ListQuery),
@@ -342,77 +317,19 @@ async fn get_keys(
         let key = key_of(uri.path(), query.key_b64.as_deref())?;
         return answer_key(&gateway, caller, key, query.consistency, &headers).await;
     }
-    let limit = query.limit.unwrap_or(DEFAULT_ROWS);
-    if !(1..=MAX_ROWS).contains(&limit) {
-        return Err(invalid("limit", format!("limit must be 1 to {MAX_ROWS}, not {limit}")));
-    }
-    let bounds = uri.query().unwrap_or_default();
-    let cursor = match &query.cursor {
-        Some(text) => Some(Cursor::from_text(text)?),
-        None => None,
-    };
-    let (range, reverse) = match &cursor {
-        Some(Cursor { rest, reverse, .. }) => (rest.clone(), *reverse),
-        None => {
-            let ListQuery { prefix, from, to, .. } = &query;
-            (listed(bounds, prefix.is_some(), from.is_some(), to.is_some())?, query.reverse)
-        }
-    };
-    may_read(caller, &range)?;
+    let ListQuery { prefix, from, to, limit, reverse, cursor, .. } = &query;
+    let given = Given { prefix: prefix.is_some(), from: from.is_some(), to: to.is_some() };
+    let wanted = Wanted { limit: *limit, reverse: *reverse, cursor: cursor.as_deref() };
+    let listing = Listing::new(uri.query().unwrap_or_default(), given, wanted)?;
+    may_read(caller, &listing.range)?;
     let transaction = gateway.database().begin(gateway.deadline());
     if reads_system_keys(caller) {
         transaction.read_system_keys();
     }
-    if let Some(cursor) = &cursor {
-        transaction.set_read_version(cursor.version);
+    if let Some(version) = listing.version {
+        transaction.set_read_version(version);
     }
-    let rows = usize::try_from(limit).unwrap_or(usize::MAX);
-    let options = RangeOptions {
-        limit: rows + 1,
-        limit_bytes: ANSWER_BYTES,
-        reverse,
-        ..RangeOptions::default()
-    };
-    let found = transaction.get_range(&range, options).await.map_err(failed)?;
-    let version = transaction.read_version().await.map_err(failed)?;
-    let mut items: Vec<Item> =
-        found.items.into_iter().map(|item| Item { key: item.key, value: item.value }).collect();
-    let more = found.more;
-    items.truncate(rows);
-    let cursor = items.last().filter(|_| more).map(|last| {
-        let rest = if reverse {
-            KeyRange { from: range.from.clone(), to: Some(last.key.clone()) }
-        } else {
-            KeyRange { from: last.key.successor(), to: range.to.clone() }
-        };
-        Cursor { version, rest, reverse }.to_text()
-    });
-    Ok(with_version(Json(Page { items, cursor, version }).into_response(), version))
-}
-
-/// The range that a query names; its keys are any bytes, so they are taken from the raw query.
-fn listed(query: &str, prefix: bool, from: bool, to: bool) -> Result<KeyRange, Failure> {
-    let raw = |name: &str, given: bool| {
-        if !given {
-            return None;
-        }
-        query.split('&').find_map(|pair| {
-            let (of, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (of == name).then(|| decoded(&value.replace('+', " ")))
-        })
-    };
-    let range = match (raw("prefix", prefix), raw("from", from), raw("to", to)) {
-        (Some(prefix), None, None) => prefix_range(&prefix),
-        (None, from, to) => KeyRange {
-            from: from.unwrap_or_default(),
-            to: Some(to.unwrap_or(Key::from_static(plinth_types::SYSTEM_KEYSPACE))),
-        },
-        (Some(_), _, _) => return Err(invalid("prefix", "give either a prefix, or from and to")),
-    };
-    if range.to.as_ref().is_some_and(|to| *to < range.from) {
-        return Err(invalid("to", "the range ends before it begins"));
-    }
-    Ok(range)
+    listing.page(&transaction).await
 }
 
 /// Writes a key that stands in the query.
@@ -452,6 +369,22 @@ pub(crate) struct DeleteQuery {
     to: Option<String>,
 }
 
+impl DeleteQuery {
+    /// What it asks for. `query` is the raw one.
+    pub(crate) fn action(&self, query: &str) -> Result<Action, Failure> {
+        match (&self.key_b64, &self.from, &self.to) {
+            (None, Some(_), Some(_)) => {
+                let given = Given { from: true, to: true, ..Given::default() };
+                Ok(Action::ClearRange(listed(query, given)?))
+            }
+            (Some(_), None, None) => {
+                Ok(Action::Clear(key_of("/v1/keys", self.key_b64.as_deref())?))
+            }
+            _ => Err(invalid("from", "name both ends of a range, from and to, or one key_b64")),
+        }
+    }
+}
+
 /// Removes a range of keys, or a key that stands in the query.
 #[utoipa::path(
     delete, path = "/v1/keys", tag = "keys",
@@ -469,13 +402,7 @@ async fn delete_keys(
     headers: HeaderMap,
     Query(query): Query<DeleteQuery>,
 ) -> Result<Response, Failure> {
-    let action = match (&query.key_b64, &query.from, &query.to) {
-        (None, Some(_), Some(_)) => {
-            Action::ClearRange(listed(uri.query().unwrap_or_default(), false, true, true)?)
-        }
-        (Some(_), None, None) => Action::Clear(key_of(uri.path(), query.key_b64.as_deref())?),
-        _ => return Err(invalid("from", "name both ends of a range, from and to, or one key_b64")),
-    };
+    let action = query.action(uri.query().unwrap_or_default())?;
     let bytes = match &action {
         Action::ClearRange(range) => Some(range.clone()),
         _ => None,
@@ -532,39 +459,4 @@ impl Gateway {
 pub(crate) fn with_version(mut response: Response, version: Version) -> Response {
     response.headers_mut().insert(HEADER_VERSION, HeaderValue::from(version.0));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_of_any_bytes() {
-        let range = |from: &[u8], to: &[u8]| KeyRange::new(Key::from(from), Key::from(to));
-        let listed = |query: &str| {
-            let given = |name: &str| query.split('&').any(|pair| pair.starts_with(name));
-            listed(query, given("prefix"), given("from"), given("to"))
-        };
-        for (query, expected) in [
-            ("prefix=a/", range(b"a/", b"a0")),
-            ("prefix=%fe%ff", range(b"\xfe\xff", b"\xff")),
-            ("from=a+b&to=c%2Bd", range(b"a b", b"c+d")),
-            ("limit=3", range(b"", b"\xff")),
-            ("from=x", range(b"x", b"\xff")),
-            ("to=x&reverse=true", range(b"", b"x")),
-        ] {
-            assert_eq!(listed(query).expect(query), expected, "{query}");
-        }
-        assert!(listed("prefix=a&from=b").is_err() && listed("from=b&to=a").is_err());
-    }
-
-    #[test]
-    fn a_cursor_is_taken_as_it_was_given_and_nothing_else() {
-        let rest = KeyRange { from: Key::from(&b"\xfe"[..]), to: None };
-        let cursor = Cursor { version: Version(7), rest, reverse: true };
-        assert_eq!(Cursor::from_text(&cursor.to_text()).expect("a cursor"), cursor);
-        for wrong in ["", "x", "e30"] {
-            assert!(Cursor::from_text(wrong).is_err(), "{wrong}");
-        }
-    }
 }

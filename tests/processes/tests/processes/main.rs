@@ -6,6 +6,7 @@ mod configuration;
 mod durability;
 mod endings;
 mod failures;
+mod interactive;
 mod lifecycle;
 mod requests;
 mod soak;

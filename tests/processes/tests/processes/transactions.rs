@@ -15,41 +15,46 @@ use serde_json::{Value, json};
 use crate::Outcome;
 
 /// A gateway, asked as a user would.
-struct Api {
-    http: Client,
+pub(crate) struct Api {
+    pub(crate) http: Client,
     gateways: Vec<String>,
 }
 
 impl Api {
-    fn new(cluster: &Cluster) -> anyhow::Result<Api> {
+    pub(crate) fn new(cluster: &Cluster) -> anyhow::Result<Api> {
         let http = Client::builder().timeout(PATIENCE).build()?;
         Ok(Api { http, gateways: cluster.ready.gateways.clone() })
     }
 
-    fn url(&self, gateway: usize, path: &str) -> String {
+    pub(crate) fn url(&self, gateway: usize, path: &str) -> String {
         format!("{}{path}", self.gateways[gateway % self.gateways.len()])
     }
 
-    fn answer(request: RequestBuilder) -> anyhow::Result<(u16, Value)> {
+    pub(crate) fn answer(request: RequestBuilder) -> anyhow::Result<(u16, Value)> {
         let answer = request.send()?;
         let status = answer.status().as_u16();
         let text = answer.text()?;
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
-    fn get(&self, path: &str) -> anyhow::Result<(u16, Value)> {
+    pub(crate) fn get(&self, path: &str) -> anyhow::Result<(u16, Value)> {
         Api::answer(self.http.get(self.url(0, path)))
     }
 
-    fn post(&self, gateway: usize, path: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
+    pub(crate) fn post(
+        &self,
+        gateway: usize,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<(u16, Value)> {
         Api::answer(self.http.post(self.url(gateway, path)).json(body))
     }
 
-    fn put(&self, path: &str, value: &str) -> anyhow::Result<(u16, Value)> {
+    pub(crate) fn put(&self, path: &str, value: &str) -> anyhow::Result<(u16, Value)> {
         Api::answer(self.http.put(self.url(0, path)).body(value.to_owned()))
     }
 
-    fn transact(&self, body: Value) -> anyhow::Result<(u16, Value)> {
+    pub(crate) fn transact(&self, body: Value) -> anyhow::Result<(u16, Value)> {
         self.post(0, "/v1/transactions", &body)
     }
 }
@@ -146,7 +151,7 @@ fn interactive_transactions_conflict(api: &Api) -> Outcome {
 }
 
 /// Interactive transactions live for 5 s; where the machine was slower, they are begun again.
-fn within_their_time(act: impl Fn() -> Outcome) -> Outcome {
+pub(crate) fn within_their_time(act: impl Fn() -> Outcome) -> Outcome {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         let late = |error: &anyhow::Error| {
