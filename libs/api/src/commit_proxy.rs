@@ -89,6 +89,9 @@ pub struct CommitRequest {
     /// Whether it is the system transaction, which alone passes a closed proxy.
     #[serde(default)]
     pub system: bool,
+    /// Whether it begins with this commit: it has asked for no read version of its own.
+    #[serde(default)]
+    pub begins: bool,
 }
 
 /// Ten bytes of a [`Mutation::Set`] that the transaction's versionstamp replaces.
@@ -134,6 +137,13 @@ impl Committed {
 pub struct ReadVersionRequest {
     /// The epoch whose proxy is meant.
     pub epoch: Epoch,
+    /// How many transactions wait for it.
+    #[serde(default = "one")]
+    pub count: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// A version to read at: no commit acknowledged before the request is above it.
@@ -141,6 +151,28 @@ pub struct ReadVersionRequest {
 pub struct ReadVersion {
     /// The version.
     pub version: Version,
+    /// How many of those that wait may begin now; all of them where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted: Option<u32>,
+}
+
+/// Sets how many transactions may begin at this proxy.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Rate {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The director of the epoch.
+    pub director: Incarnation,
+    /// Transactions a second; no limit where it is absent.
+    #[serde(default)]
+    pub per_second: Option<u64>,
+}
+
+/// What a proxy has let begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RateAnswer {
+    /// Transactions since the epoch began.
+    pub begun: u64,
 }
 
 /// `GET /v1/status`.
@@ -154,12 +186,20 @@ pub struct Status {
     pub committed: Version,
     /// Transactions committed since the epoch began.
     pub transactions: u64,
+    /// Transactions that have begun since then: read versions given out, and commits without one.
+    #[serde(default)]
+    pub begun: u64,
+    /// How many a second may begin; no limit where it is absent.
+    #[serde(default)]
+    pub per_second: Option<u64>,
 }
 
 /// `PUT /v1/assignment`.
 pub const ASSIGN: Endpoint<Assignment, Nothing> = Endpoint::put("/v1/assignment");
 /// `PUT /v1/opening`.
 pub const OPEN: Endpoint<Opening, Nothing> = Endpoint::put("/v1/opening");
+/// `PUT /v1/rate`.
+pub const RATE: Endpoint<Rate, RateAnswer> = Endpoint::put("/v1/rate");
 /// `POST /v1/commits`.
 pub const COMMIT: Endpoint<CommitRequest, Committed> = Endpoint::post("/v1/commits");
 /// `POST /v1/read_versions`.

@@ -46,6 +46,38 @@ pub struct Status {
     pub stalled: Option<String>,
     /// The phases so far.
     pub phases: Vec<PhaseTime>,
+    /// How many transactions may begin; absent until commits are accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateStatus>,
+}
+
+/// How many transactions may begin in the cluster, and what limits them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RateStatus {
+    /// Transactions a second; absent where nothing limits them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<u64>,
+    /// Who limits them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_by: Option<ServiceRef>,
+    /// Why, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How the storages that answer stand.
+    pub storages: Vec<StorageStanding>,
+}
+
+/// How a storage stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StorageStanding {
+    /// Which.
+    pub service: ServiceRef,
+    /// For how long something has been committed that it has not made durable, in milliseconds.
+    pub lag_ms: u64,
+    /// Bytes of versions that it holds in memory.
+    pub queue_bytes: u64,
+    /// Whether its lag limits the rate: not while it catches up, nor when it has lost touch.
+    pub heeded: bool,
 }
 
 /// A service's reference and its process.

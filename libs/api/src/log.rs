@@ -207,6 +207,9 @@ pub struct Status {
     pub tags: Vec<TagExtent>,
     /// Bytes held in memory for pullers.
     pub queue_bytes: u64,
+    /// Where it has more of them, it takes no more.
+    #[serde(default)]
+    pub queue_limit_bytes: u64,
     /// The newest configuration that it keeps: epoch and number.
     pub config: Option<(Epoch, ConfigVersion)>,
 }

@@ -189,6 +189,9 @@ pub struct Status {
     pub epoch: Epoch,
     /// Where its tags stand.
     pub tags: Vec<TagStatus>,
+    /// Bytes of versions that it holds in memory.
+    #[serde(default)]
+    pub queue_bytes: u64,
 }
 
 /// Asks for the configuration as the system shard holds it durably.

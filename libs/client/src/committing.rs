@@ -38,6 +38,23 @@ pub(crate) struct Commit {
     pub(crate) is_marked: bool,
 }
 
+impl From<Commit> for CommitRequest {
+    /// Of no epoch yet.
+    fn from(commit: Commit) -> CommitRequest {
+        let Commit { read_version, reads, writes, mutations, stamps, is_marked: _ } = commit;
+        CommitRequest {
+            epoch: Epoch::ZERO,
+            read_version,
+            reads,
+            writes,
+            mutations,
+            stamps,
+            system: false,
+            begins: false,
+        }
+    }
+}
+
 impl Database {
     /// Commits, and tries again until it is known what became of it.
     ///
@@ -50,16 +67,8 @@ impl Database {
         commit: Commit,
         deadline: Deadline,
     ) -> Result<Committed, ClientError> {
-        let Commit { read_version, reads, writes, mutations, stamps, is_marked } = commit;
-        let mut request = CommitRequest {
-            epoch: Epoch::ZERO,
-            read_version,
-            reads,
-            writes,
-            mutations,
-            stamps,
-            system: false,
-        };
+        let (read_version, is_marked) = (commit.read_version, commit.is_marked);
+        let mut request = CommitRequest::from(commit);
         let is_blind = read_version.is_none();
         let mut marker: Option<Key> = None;
         let mut unknown: Option<String> = None;
@@ -74,7 +83,10 @@ impl Database {
             // written would not count as a conflict.
             if is_blind && unknown.is_none() {
                 match self.blind_version(&topology, fresh, left).await? {
-                    Attempt::Done(version) => request.read_version = Some(version),
+                    Attempt::Done((version, begun)) => {
+                        request.read_version = Some(version);
+                        request.begins = !begun;
+                    }
                     Attempt::Again(why) => {
                         attempts.failed(why);
                         continue;
@@ -120,17 +132,22 @@ impl Database {
         }
     }
 
-    /// A version that a blind write may say it read at.
+    /// A version that a blind write may say it read at, and whether it was asked for to that end.
     async fn blind_version(
         &self,
         topology: &Arc<Topology>,
         fresh: bool,
         left: Duration,
-    ) -> Result<Attempt<Version>, ClientError> {
-        match self.read_versions.recent(topology.epoch(), BLIND_AGE).filter(|_| !fresh) {
-            Some(version) => Ok(Attempt::Done(version)),
-            None => self.try_read_version(topology, left).await,
+    ) -> Result<Attempt<(Version, bool)>, ClientError> {
+        if let Some(version) =
+            self.read_versions.recent(topology.epoch(), BLIND_AGE).filter(|_| !fresh)
+        {
+            return Ok(Attempt::Done((version, false)));
         }
+        Ok(match self.try_read_version(topology, left).await? {
+            Attempt::Done(version) => Attempt::Done((version, true)),
+            Attempt::Again(why) => Attempt::Again(why),
+        })
     }
 
     /// What the marker says of the attempts that are decided by now.

@@ -23,7 +23,8 @@ type Answer = Result<Version, CallError>;
 
 struct Request {
     topology: Arc<Topology>,
-    limit: Duration,
+    /// Nobody waits any longer than this.
+    until: Instant,
     span: tracing::Span,
     answer: oneshot::Sender<Answer>,
 }
@@ -50,7 +51,13 @@ impl ReadVersions {
         let learning = Arc::clone(&versions.newest);
         drop(scope.spawn("read versions", async move {
             let mut waiting = Vec::new();
-            while queue.recv_many(&mut waiting, QUEUE).await > 0 {
+            // Whom the last round left over goes first in the next one.
+            while !waiting.is_empty() || queue.recv_many(&mut waiting, QUEUE).await > 0 {
+                while waiting.len() < QUEUE
+                    && let Ok(request) = queue.try_recv()
+                {
+                    waiting.push(request);
+                }
                 if let Some((epoch, version)) = serve(&peers, &followed, &mut waiting).await {
                     learn(&learning, epoch, version);
                 }
@@ -77,7 +84,8 @@ impl ReadVersions {
         let (answer, answered) = oneshot::channel();
         let topology = Arc::clone(topology);
         let span = tracing::Span::current();
-        self.requests.send(Request { topology, limit, span, answer }).await.ok()?;
+        let until = Instant::now() + limit;
+        self.requests.send(Request { topology, until, span, answer }).await.ok()?;
         answered.await.ok()
     }
 }
@@ -90,34 +98,54 @@ fn learn(newest: &Mutex<Option<Learnt>>, epoch: Epoch, version: Version) {
     }
 }
 
-/// One round: everybody who waits gets what a proxy of the newest topology says.
+/// One round: everybody who waits gets what a proxy of the newest topology says. Where that lets
+/// only some begin, the others are left for the next round.
 async fn serve(
     peers: &Peers,
     followed: &Followed,
     waiting: &mut Vec<Request>,
 ) -> Option<(Epoch, Version)> {
+    let now = Instant::now();
+    let (waits, late): (Vec<_>, Vec<_>) = waiting
+        .drain(..)
+        .filter(|request| !request.answer.is_closed())
+        .partition(|request| request.until > now);
+    *waiting = waits;
+    for request in late {
+        let detail = "others were let begin first: /v1/status says what limits them";
+        let _ = request.answer.send(Err(Problem::new(ErrorCode::Overloaded, detail).into()));
+    }
     let newest = waiting.iter().max_by_key(|request| request.topology.epoch());
     let (topology, span) =
         newest.map(|request| (Arc::clone(&request.topology), request.span.clone()))?;
-    let limit = waiting.iter().map(|request| request.limit).max().unwrap_or_default();
+    let until = waiting.iter().map(|request| request.until).max().unwrap_or(now);
+    let limit = until.saturating_duration_since(now);
     let Some(proxy) = topology.commit_proxies().next() else {
         waiting.clear();
         return None;
     };
     let epoch = topology.epoch();
-    let request = ReadVersionRequest { epoch };
+    let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
+    let request = ReadVersionRequest { epoch, count };
     let target = Target::from(proxy);
     let call = async { peers.call(&target, &READ_VERSION, &request, Some(epoch), limit).await };
     let answer = tokio::select! {
         biased;
-        answer = call.instrument(span) => answer.map(|ReadVersion { version }| version),
+        answer = call.instrument(span) => answer,
         // Nobody waits for a proxy that can't answer any more.
         () = followed.superseded(epoch) => {
             let detail = format!("epoch {epoch} is over");
             Err(CallError::Problem(Box::new(Problem::new(ErrorCode::StaleEpoch, detail))))
         }
     };
-    for request in waiting.drain(..) {
+    let granted = match &answer {
+        Ok(ReadVersion { granted: Some(granted), .. }) => {
+            usize::try_from(*granted).unwrap_or(usize::MAX).clamp(1, waiting.len())
+        }
+        Ok(ReadVersion { granted: None, .. }) | Err(_) => waiting.len(),
+    };
+    let answer = answer.map(|answer| answer.version);
+    for request in waiting.drain(..granted) {
         let _ = request.answer.send(answer.clone());
     }
     answer.ok().map(|version| (epoch, version))

@@ -80,8 +80,8 @@ pub enum Command {
     AnswerRead {
         /// Whose it is.
         ticket: Ticket,
-        /// The answer.
-        result: Result<Version, Refusal>,
+        /// The version, and how many of those that wait for it may begin.
+        result: Result<(Version, u32), Refusal>,
     },
     /// Nothing is left to do here: end the process.
     Exit {

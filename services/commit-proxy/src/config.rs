@@ -1,5 +1,7 @@
 //! The commit proxy's limits.
 
+use std::time::Duration;
+
 use plinth_api::Target;
 
 /// How a commit proxy is run.
@@ -26,6 +28,8 @@ pub struct Limits {
     pub waiting_bytes: usize,
     /// Requests that may wait for a read version, at least 1.
     pub waiting_reads: usize,
+    /// How long a transaction may wait until the rate lets it begin.
+    pub rate_wait: Duration,
 }
 
 impl Default for Limits {
@@ -37,6 +41,7 @@ impl Default for Limits {
             waiting_transactions: 10_000,
             waiting_bytes: 64 << 20,
             waiting_reads: 20_000,
+            rate_wait: Duration::from_secs(1),
         }
     }
 }

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use plinth_api::commit_proxy::{Assignment, Committed, Opening, Status};
+use plinth_api::commit_proxy::{
+    Assignment, Committed, Opening, Rate, RateAnswer, ReadVersion, ReadVersionRequest, Status,
+};
 use plinth_api::{ErrorCode, Problem};
 use plinth_service::{Context, Failure};
-use plinth_types::{Epoch, Version};
+use plinth_types::Epoch;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument as _, Span};
 
 use crate::Limits;
@@ -30,7 +33,8 @@ enum Event {
     Assign(Box<Assignment>, Reply<()>),
     Open(Opening, Reply<()>),
     Commit(Epoch, Transaction, Waiting<Committed>),
-    ReadVersion(Epoch, Waiting<Version>),
+    ReadVersion(ReadVersionRequest, Waiting<ReadVersion>),
+    Rate(Rate, Reply<RateAnswer>),
     Status(Reply<Status>),
 }
 
@@ -69,9 +73,16 @@ impl Handle {
         self.ask_or(ErrorCode::CommitUnknownResult, event).await
     }
 
-    pub(crate) async fn read_version(&self, epoch: Epoch) -> Result<Version, Failure> {
+    pub(crate) async fn read_version(
+        &self,
+        request: ReadVersionRequest,
+    ) -> Result<ReadVersion, Failure> {
         let span = Span::current();
-        self.ask(|reply| Event::ReadVersion(epoch, Waiting { reply, span })).await
+        self.ask(|reply| Event::ReadVersion(request, Waiting { reply, span })).await
+    }
+
+    pub(crate) async fn rate(&self, rate: Rate) -> Result<RateAnswer, Failure> {
+        self.ask(|reply| Event::Rate(rate, reply)).await
     }
 
     pub(crate) async fn status(&self) -> Result<Status, Failure> {
@@ -118,9 +129,11 @@ pub(crate) async fn drive(
         spans: BTreeMap::new(),
         last_batch: None,
         calls: FuturesUnordered::new(),
+        started: Instant::now(),
         exit: None,
     };
     loop {
+        let tick = driver.machine.next_tick().map(|at| driver.started + at);
         tokio::select! {
             biased;
             Some(done) = driver.calls.next() => {
@@ -129,6 +142,7 @@ pub(crate) async fn drive(
                     driver.done(done);
                 }
             }
+            () = sleep_until(tick.unwrap_or(driver.started)), if tick.is_some() => driver.tick(),
             event = events.recv() => match event {
                 Some(event) => driver.event(event),
                 None => return "nobody can ask any more".to_owned(),
@@ -147,18 +161,27 @@ struct Driver {
     tickets: u64,
     /// Callers by ticket; the machine answers each once.
     commits: BTreeMap<Ticket, Waiting<Committed>>,
-    reads: BTreeMap<Ticket, Waiting<Version>>,
+    reads: BTreeMap<Ticket, Waiting<ReadVersion>>,
     /// The span that a batch's calls belong to.
     spans: BTreeMap<Work, Span>,
     /// The trace of the newest batch with transactions: the empty batch that follows joins it. Not
     /// its span, which must end with the batch to be exported.
     last_batch: Option<String>,
     calls: FuturesUnordered<JoinHandle<Option<Done>>>,
+    /// The moment that the machine counts from.
+    started: Instant,
     exit: Option<String>,
 }
 
 impl Driver {
+    fn tick(&mut self) {
+        self.machine.set_time(self.started.elapsed());
+        let commands = self.machine.tick();
+        self.carry_out(commands);
+    }
+
     fn event(&mut self, event: Event) {
+        self.machine.set_time(self.started.elapsed());
         let commands = match event {
             Event::Assign(assignment, reply) => {
                 let epoch = assignment.epoch;
@@ -189,11 +212,22 @@ impl Driver {
                 self.commits.insert(ticket, waiting);
                 self.machine.commit(ticket, epoch, transaction)
             }
-            Event::ReadVersion(epoch, waiting) => {
+            Event::ReadVersion(ReadVersionRequest { epoch, count }, waiting) => {
                 let ticket = self.ticket();
                 self.reads.insert(ticket, waiting);
-                self.machine.read_version(ticket, epoch)
+                self.machine.read_version(ticket, epoch, count)
             }
+            Event::Rate(rate, reply) => match self.machine.set_rate(&rate) {
+                Ok((begun, commands)) => {
+                    self.meters.rate(rate.per_second);
+                    let _ = reply.send(Ok(RateAnswer { begun }));
+                    commands
+                }
+                Err(refusal) => {
+                    let _ = reply.send(Err(refusal));
+                    vec![]
+                }
+            },
             Event::Status(reply) => {
                 let _ = reply.send(Ok(self.machine.status()));
                 vec![]
@@ -203,6 +237,7 @@ impl Driver {
     }
 
     fn done(&mut self, done: Done) {
+        self.machine.set_time(self.started.elapsed());
         let commands = match done {
             Done::Versioned(batch, place) => self.machine.versioned(batch, place),
             Done::Resolved(batch, verdicts) => self.machine.resolved(batch, &verdicts),
@@ -280,6 +315,10 @@ impl Driver {
                 }
                 Command::AnswerRead { ticket, result } => {
                     if let Some(waiting) = self.reads.remove(&ticket) {
+                        let result = result.map(|(version, granted)| {
+                            let granted = Some(granted);
+                            ReadVersion { version, granted }
+                        });
                         let _ = waiting.reply.send(result);
                     }
                 }

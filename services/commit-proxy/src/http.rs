@@ -2,7 +2,8 @@
 
 use axum::extract::State;
 use plinth_api::commit_proxy::{
-    Assignment, CommitRequest, Committed, Opening, ReadVersion, ReadVersionRequest, Status,
+    Assignment, CommitRequest, Committed, Opening, Rate, RateAnswer, ReadVersion,
+    ReadVersionRequest, Status,
 };
 use plinth_api::{ErrorCode, Nothing, Problem};
 use plinth_service::{Answer, FENCED, Fails as _, Failure, Json, Routes};
@@ -32,6 +33,7 @@ pub(crate) fn routes() -> Routes<Handle> {
         )
         .service(routes!(assign).fails(FENCED))
         .service(routes!(open).fails(FENCED))
+        .service(routes!(rate).fails(FENCED).fails(&[ErrorCode::PeerUnavailable]))
         .service(routes!(commit).fails(FENCED).fails(COMMIT))
         .service(
             routes!(read_version)
@@ -84,7 +86,14 @@ async fn read_version(
     State(handle): State<Handle>,
     Json(request): Json<ReadVersionRequest>,
 ) -> Answer<ReadVersion> {
-    Ok(Json(ReadVersion { version: handle.read_version(request.epoch).await? }))
+    handle.read_version(request).await.map(Json)
+}
+
+/// Sets how many transactions a second may begin here.
+#[utoipa::path(put, path = "/v1/rate", tag = "commit-proxy", request_body = Rate,
+    responses((status = 200, body = RateAnswer)))]
+async fn rate(State(handle): State<Handle>, Json(rate): Json<Rate>) -> Answer<RateAnswer> {
+    handle.rate(rate).await.map(Json)
 }
 
 /// Where the commit proxy stands.

@@ -18,6 +18,10 @@
 //! log has not acknowledged; what a log may have been given and not every log acknowledged is
 //! answered `commit_unknown_result`, never as a conflict and never as not committed.
 //!
+//! Where the director has set a rate, no more transactions begin than that: read versions are given
+//! out, and commits that have asked for none are taken, at that rate. Whoever would wait for too
+//! long is told to come again. The system transaction is exempt.
+//!
 //! It repairs nothing. A peer that is silent, refuses, or answers nonsense ends the process, which
 //! names it: the versions handed out form a chain, and a hole in it can only be mended by the next
 //! epoch.
@@ -30,6 +34,7 @@ mod http;
 mod machine;
 mod meters;
 mod refusal;
+mod throttle;
 mod transaction;
 
 pub use command::{Command, PeerFailure, Ticket, Work};

@@ -1,8 +1,11 @@
 //! The commit proxy's state: what waits, which batches and read rounds are under way, and what is
 //! known to be committed. Events come in, commands go out; the driver carries them out.
 
+mod admission;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use plinth_api::commit_proxy::{Assignment, Committed, Opening, Status};
 use plinth_api::log::Entry;
@@ -11,9 +14,11 @@ use plinth_api::sequencer::{CommitVersion, CommitVersionRequest, CommittedReques
 use plinth_api::{Taken, Tenure, TenureError};
 use plinth_types::{Epoch, Incarnation, Version, Versionstamp};
 
+use self::admission::{Granted, WaitingRead};
 use crate::Limits;
 use crate::command::{Command, PeerFailure, Ticket, Work};
 use crate::refusal::Refusal;
+use crate::throttle::Throttle;
 use crate::transaction::{ByTag, Transaction};
 
 #[derive(Clone, Debug)]
@@ -48,8 +53,14 @@ struct Reign {
     /// The newest committed version of a batch that changes something.
     newest_change: Version,
     transactions: u64,
-    waiting_reads: Vec<Ticket>,
-    round: Option<(Work, Vec<Ticket>)>,
+    waiting_reads: VecDeque<WaitingRead>,
+    round: Option<(Work, Vec<Granted>)>,
+    throttle: Throttle,
+    /// Commits that the rate does not let begin yet, and since when they wait.
+    held: VecDeque<(Ticket, Transaction, Duration)>,
+    begun: u64,
+    /// Whose turn it is, where only one may begin: that of a request for a read version.
+    reads_next: bool,
 }
 
 /// The state.
@@ -60,6 +71,8 @@ pub struct CommitProxy {
     tenure: Tenure,
     reign: Option<Reign>,
     works: u64,
+    /// The time, since some moment: it never goes back.
+    now: Duration,
     /// Why the process ends.
     ended: Option<String>,
 }
@@ -74,8 +87,14 @@ impl CommitProxy {
             tenure: Tenure::default(),
             reign: None,
             works: 0,
+            now: Duration::ZERO,
             ended: None,
         }
+    }
+
+    /// What time it is, for all that follows: the time since some moment, never less than before.
+    pub fn set_time(&mut self, now: Duration) {
+        self.now = self.now.max(now);
     }
 
     /// Takes up an epoch, closed; what was under way in the one before is given up. A director may
@@ -107,8 +126,12 @@ impl CommitProxy {
             pushed_known_committed: recovery_version,
             newest_change: recovery_version,
             transactions: 0,
-            waiting_reads: Vec::new(),
+            waiting_reads: VecDeque::new(),
             round: None,
+            throttle: Throttle::default(),
+            held: VecDeque::new(),
+            begun: 0,
+            reads_next: true,
         });
         Ok(commands)
     }
@@ -145,24 +168,32 @@ impl CommitProxy {
         transaction: Transaction,
     ) -> Result<(), Refusal> {
         let Limits { waiting_transactions, waiting_bytes, .. } = self.limits;
+        let now = self.now;
         let reign = self.reign_of(epoch)?;
         if !reign.open && !transaction.system {
             return Err(Refusal::Closed(epoch));
         }
         let bytes = reign.waiting_bytes + transaction.bytes;
         // System traffic is exempt from backpressure.
-        let full = reign.waiting.len() >= waiting_transactions || bytes > waiting_bytes;
+        let waiting = reign.waiting.len() + reign.held.len();
+        let full = waiting >= waiting_transactions || bytes > waiting_bytes;
         if full && !transaction.system {
-            return Err(Refusal::Full { waiting: reign.waiting.len() });
+            return Err(Refusal::Full { waiting });
         }
         reign.waiting_bytes = bytes;
-        reign.waiting.push_back((ticket, transaction));
+        if transaction.begins {
+            reign.held.push_back((ticket, transaction, now));
+            reign.admit(now);
+        } else {
+            reign.waiting.push_back((ticket, transaction));
+        }
         Ok(())
     }
 
-    /// Takes a request for a read version. It is served by a round that begins after it came.
-    pub fn read_version(&mut self, ticket: Ticket, epoch: Epoch) -> Vec<Command> {
-        let most = self.limits.waiting_reads;
+    /// Takes a request for a read version, for `count` transactions. It is served by a round that
+    /// begins after it came.
+    pub fn read_version(&mut self, ticket: Ticket, epoch: Epoch, count: u32) -> Vec<Command> {
+        let (most, since) = (self.limits.waiting_reads, self.now);
         let accepted = self.reign_of(epoch).and_then(|reign| {
             if !reign.open {
                 return Err(Refusal::Closed(epoch));
@@ -170,7 +201,7 @@ impl CommitProxy {
             if reign.waiting_reads.len() >= most {
                 return Err(Refusal::Full { waiting: most });
             }
-            reign.waiting_reads.push(ticket);
+            reign.waiting_reads.push_back(WaitingRead { ticket, count: count.max(1), since });
             Ok(())
         });
         if let Err(refusal) = accepted {
@@ -306,9 +337,11 @@ impl CommitProxy {
         let Some((_, tickets)) = reign.round.take_if(|(under_way, _)| *under_way == round) else {
             return commands;
         };
-        let answers =
-            tickets.into_iter().map(|ticket| Command::AnswerRead { ticket, result: Ok(version) });
-        commands.extend(answers);
+        let answer = |(ticket, granted)| {
+            let result = Ok((version, granted));
+            Command::AnswerRead { ticket, result }
+        };
+        commands.extend(tickets.into_iter().map(answer));
         self.start_round(&mut commands);
         commands
     }
@@ -340,6 +373,8 @@ impl CommitProxy {
             open: reign.is_some_and(|reign| reign.open),
             committed: reign.map_or(Version::ZERO, |reign| reign.known_committed),
             transactions: reign.map_or(0, |reign| reign.transactions),
+            begun: reign.map_or(0, |reign| reign.begun),
+            per_second: reign.and_then(|reign| reign.throttle.per_second()),
         }
     }
 
@@ -424,12 +459,17 @@ impl CommitProxy {
 
     fn start_round(&mut self, commands: &mut Vec<Command>) {
         let round = self.next_work();
+        let now = self.now;
         let Some(reign) = &mut self.reign else { return };
-        if reign.round.is_some() || reign.waiting_reads.is_empty() {
+        if reign.round.is_some() {
             return;
         }
-        let tickets = std::mem::take(&mut reign.waiting_reads);
-        reign.round = Some((round, tickets.clone()));
+        let granted = reign.grant(now);
+        if granted.is_empty() {
+            return;
+        }
+        let tickets = granted.iter().map(|(ticket, _)| *ticket).collect();
+        reign.round = Some((round, granted));
         let members = Arc::clone(&reign.members);
         commands.push(Command::AskReadVersion { round, tickets, members });
     }
@@ -454,11 +494,13 @@ impl Reign {
                 commands.push(Command::AnswerCommit { ticket, result: Err(refusal) });
             }
         }
-        for (ticket, _) in self.waiting {
+        let held = self.held.into_iter().map(|(ticket, transaction, _)| (ticket, transaction));
+        for (ticket, _) in self.waiting.into_iter().chain(held) {
             commands.push(Command::AnswerCommit { ticket, result: Err(given_up()) });
         }
-        let under_way = self.round.map(|(_, tickets)| tickets).unwrap_or_default();
-        for ticket in under_way.into_iter().chain(self.waiting_reads) {
+        let under_way = self.round.map(|(_, granted)| granted).unwrap_or_default();
+        let under_way = under_way.into_iter().map(|(ticket, _)| ticket);
+        for ticket in under_way.chain(self.waiting_reads.into_iter().map(|read| read.ticket)) {
             commands.push(Command::AnswerRead { ticket, result: Err(given_up()) });
         }
     }

@@ -1,5 +1,5 @@
 use plinth_api::ErrorCode;
-use plinth_api::commit_proxy::{LogPeer, Peer, ResolverPeer};
+use plinth_api::commit_proxy::{LogPeer, Peer, Rate, ResolverPeer};
 use plinth_system_config::ShardMap;
 use plinth_types::{Key, KeyRange, Mutation, Pid, Tag, VERSION_GAP, Value};
 
@@ -56,6 +56,7 @@ fn closed() -> CommitProxy {
         waiting_transactions: 4,
         waiting_bytes: 1_000,
         waiting_reads: 2,
+        rate_wait: Duration::from_secs(1),
     };
     let mut proxy = CommitProxy::new(limits, Incarnation(77));
     assert!(proxy.assign(assignment(EPOCH)).unwrap().is_empty());
@@ -78,6 +79,7 @@ fn set(key: &str) -> Transaction {
         mutations: vec![Mutation::Set { key, value: Value::default() }],
         stamps: vec![],
         system: false,
+        begins: false,
     }
 }
 
@@ -91,7 +93,7 @@ struct Play {
     commands: VecDeque<Command>,
     next: Version,
     answers: BTreeMap<Ticket, Result<Committed, Refusal>>,
-    reads: BTreeMap<Ticket, Result<Version, Refusal>>,
+    reads: BTreeMap<Ticket, Result<(Version, u32), Refusal>>,
     exits: Vec<String>,
 }
 
@@ -128,7 +130,7 @@ impl Play {
     }
 
     fn read_version(&mut self, ticket: u64) {
-        let commands = self.proxy.read_version(Ticket(ticket), EPOCH);
+        let commands = self.proxy.read_version(Ticket(ticket), EPOCH, 1);
         self.take(commands);
     }
 
@@ -388,7 +390,7 @@ fn a_round_serves_only_requests_that_came_before_it() {
     let Command::AskReadVersion { round, .. } = first else { panic!() };
     let commands = play.proxy.read(round, FIRST);
     play.take(commands);
-    assert_eq!(play.reads[&Ticket(1)], Ok(FIRST));
+    assert_eq!(play.reads[&Ticket(1)], Ok((FIRST, 1)));
     assert_eq!(tickets(&play.call()), [2, 3]);
     assert!(play.proxy.read(round, FIRST).is_empty(), "a round ends once");
 }
@@ -465,4 +467,103 @@ fn versionstamps_are_the_places_that_are_answered() {
     });
     assert_eq!(pushed, expected);
     assert_eq!(writes, expected.each_ref().map(KeyRange::single));
+}
+
+fn limited(per_second: u64) -> Play {
+    let mut play = Play::new(open());
+    let rate = Rate { epoch: EPOCH, director: DIRECTOR, per_second: Some(per_second) };
+    let (begun, commands) = play.proxy.set_rate(&rate).unwrap();
+    assert_eq!((begun, commands.len()), (0, 0));
+    play
+}
+
+impl Play {
+    fn at(&mut self, ms: u64) {
+        self.proxy.set_time(Duration::from_millis(ms));
+        let commands = self.proxy.tick();
+        self.take(commands);
+    }
+}
+
+fn begins(key: &str) -> Transaction {
+    Transaction { begins: true, ..set(key) }
+}
+
+#[test]
+fn transactions_begin_at_the_rate_and_whoever_has_begun_goes_on() {
+    let mut play = limited(10);
+    play.commit(1, begins("a"));
+    assert!(play.commands.is_empty(), "nothing may begin yet");
+    assert_eq!(play.proxy.next_tick(), Some(Duration::from_millis(100)));
+    // What has a read version, and the system's, do not wait.
+    play.commit(2, set("b"));
+    assert_eq!(tickets(&play.call()), [2]);
+    play.at(100);
+    play.commit(3, begins("c"));
+    assert_eq!(play.proxy.status().begun, 1);
+    assert_eq!(play.proxy.status().per_second, Some(10));
+    let rate = Rate { epoch: EPOCH, director: DIRECTOR, per_second: None };
+    let (begun, commands) = play.proxy.set_rate(&rate).unwrap();
+    play.take(commands);
+    assert_eq!((begun, play.proxy.status().begun, play.proxy.next_tick()), (1, 2, None));
+    assert!(play.proxy.set_rate(&Rate { director: Incarnation(6), ..rate }).is_err());
+}
+
+#[test]
+fn a_round_grants_what_the_rate_lets_begin_and_both_kinds_have_turns() {
+    let mut play = limited(100);
+    let commands = play.proxy.read_version(Ticket(1), EPOCH, 50);
+    play.take(commands);
+    assert!(play.commands.is_empty());
+    play.at(30);
+    let Command::AskReadVersion { round, .. } = play.call() else { panic!() };
+    let commands = play.proxy.read(round, FIRST);
+    play.take(commands);
+    assert_eq!(play.reads[&Ticket(1)], Ok((FIRST, 3)), "three of fifty");
+    // One at a time, commits and reads take turns.
+    for ticket in 10..14 {
+        play.commit(ticket, begins("k"));
+    }
+    let (mut reads, mut now) = (0, 30);
+    for ticket in 20..26 {
+        let commands = play.proxy.read_version(Ticket(ticket), EPOCH, 1);
+        play.take(commands);
+        now += 10;
+        play.at(now);
+        let rounds: Vec<Work> = play
+            .commands
+            .iter()
+            .filter_map(|command| match command {
+                Command::AskReadVersion { round, .. } => Some(*round),
+                _ => None,
+            })
+            .collect();
+        play.commands.retain(|command| !matches!(command, Command::AskReadVersion { .. }));
+        for round in rounds {
+            reads += 1;
+            let commands = play.proxy.read(round, FIRST);
+            play.take(commands);
+        }
+    }
+    assert_eq!((reads, play.proxy.status().begun), (3, 3 + 6));
+}
+
+#[test]
+fn who_would_wait_too_long_is_told_to_come_again() {
+    let mut play = limited(1);
+    play.commit(1, begins("a"));
+    play.commit(2, begins("b"));
+    play.read_version(3);
+    play.at(999);
+    assert!(play.answers.is_empty() && play.reads.is_empty());
+    play.at(1_000);
+    assert_eq!(play.proxy.status().begun, 1);
+    assert_eq!(code(&play, 2), ErrorCode::Overloaded);
+    assert_eq!(play.reads[&Ticket(3)], Err(Refusal::Throttled { per_second: 1 }));
+    play.serve_all();
+    assert_eq!(play.answers[&Ticket(1)], Ok(Committed { version: FIRST, index: 0 }));
+    // A new epoch begins without a limit.
+    let commands = play.proxy.assign(assignment(Epoch(8))).unwrap();
+    play.take(commands);
+    assert_eq!(play.proxy.status().per_second, None);
 }

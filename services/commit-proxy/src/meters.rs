@@ -1,6 +1,6 @@
 //! What is counted.
 
-use plinth_telemetry::{Counter, CounterVec, MetricError, Metrics};
+use plinth_telemetry::{Counter, CounterVec, Gauge, MetricError, Metrics};
 
 use crate::refusal::Refusal;
 
@@ -9,6 +9,7 @@ pub(crate) struct Meters {
     commits: CounterVec,
     batches: Counter,
     transactions: Counter,
+    rate: Gauge,
 }
 
 impl Meters {
@@ -22,7 +23,16 @@ impl Meters {
             batches: metrics.counter("commit_batches_total", "Batches, empty ones included.")?,
             transactions: metrics
                 .counter("commit_batch_transactions_total", "Transactions of all batches.")?,
+            rate: metrics.gauge(
+                "transactions_limit_per_second",
+                "Transactions that may begin here in a second; -1 where there is no limit.",
+            )?,
         })
+    }
+
+    pub(crate) fn rate(&self, per_second: Option<u64>) {
+        let limit = per_second.map(|rate| i64::try_from(rate).unwrap_or(i64::MAX));
+        self.rate.set(limit.unwrap_or(-1));
     }
 
     pub(crate) fn batch(&self, transactions: usize) {

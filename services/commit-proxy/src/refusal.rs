@@ -25,6 +25,15 @@ pub enum Refusal {
         /// How many wait.
         waiting: usize,
     },
+    /// So many may not begin.
+    #[error(
+        "{per_second} transactions a second may begin here, because the cluster can't keep up with \
+         more (/v1/status says what lags), and others wait already: slow down and try again"
+    )]
+    Throttled {
+        /// The rate.
+        per_second: u64,
+    },
     /// What it read was written since.
     #[error("a concurrent transaction wrote what this one read; try again with a new read version")]
     Conflict,
@@ -63,7 +72,7 @@ impl Refusal {
             Refusal::Tenure(error) => Problem::from(*error).code,
             Refusal::Assignment { .. } => ErrorCode::InvalidRequest,
             Refusal::Closed(_) => ErrorCode::NotReady,
-            Refusal::Full { .. } => ErrorCode::Overloaded,
+            Refusal::Full { .. } | Refusal::Throttled { .. } => ErrorCode::Overloaded,
             Refusal::Conflict => ErrorCode::Conflict,
             Refusal::TooOld => ErrorCode::TransactionTooOld,
             Refusal::GivenUp { .. } => ErrorCode::PeerUnavailable,

@@ -27,6 +27,8 @@ pub struct Transaction {
     pub stamps: Vec<StampPlace>,
     /// Whether it is the system transaction.
     pub system: bool,
+    /// Whether it begins with this commit.
+    pub begins: bool,
     /// Bytes that it costs to keep and to send, about.
     pub bytes: usize,
 }
@@ -119,6 +121,7 @@ impl Transaction {
     pub fn validate(request: CommitRequest) -> Result<Transaction, TransactionError> {
         let CommitRequest { read_version, reads, mut writes, mutations, stamps, system, .. } =
             request;
+        let begins = request.begins && !system;
         let stamped_keys = check_stamps(&stamps, &mutations)?;
         if !reads.is_empty() && read_version.is_none() {
             return Err(TransactionError::NoReadVersion);
@@ -159,7 +162,7 @@ impl Transaction {
             limit(users, TRANSACTION_LIMIT, &|| "the transaction".to_owned())?;
         }
         bytes += parts * PART_OVERHEAD;
-        Ok(Transaction { read_version, reads, writes, mutations, stamps, system, bytes })
+        Ok(Transaction { read_version, reads, writes, mutations, stamps, system, begins, bytes })
     }
 
     /// Writes its versionstamp where it is asked for, and counts the keys that this makes among
@@ -336,6 +339,7 @@ mod tests {
             mutations,
             stamps: vec![],
             system: false,
+            begins: false,
         }
     }
 

@@ -255,10 +255,11 @@ fn set(key: &str) -> CommitRequest {
         mutations: vec![Mutation::Set { key: Key::from(key), value: Value::from("v") }],
         stamps: vec![],
         system: false,
+        begins: false,
     }
 }
 
-const READ: ReadVersionRequest = ReadVersionRequest { epoch: EPOCH };
+const READ: ReadVersionRequest = ReadVersionRequest { epoch: EPOCH, count: 1 };
 
 #[tokio::test]
 async fn a_commit_is_on_every_log_and_reported_before_it_is_answered() {

@@ -21,7 +21,8 @@
 //! Decisions are pure and apart from I/O: which logs count and when they are enough
 //! (`locking::machine`), the versions (`choosing_version`), who sits where
 //! (`recruiting::placement`), what everybody is told (`plan`), when the system transaction is proved
-//! (`system_transaction::proof`), which storage has to be told again (`tending`).
+//! (`system_transaction::proof`), which storage has to be told again (`tending`), how many
+//! transactions may begin (`rate::controller`).
 //!
 //! **What it refuses to do.** It repairs nothing in place: whatever fails, it tells the coordinators
 //! why (`fatal`) and exits, and the next epoch begins with another director. It serves one epoch in
@@ -38,6 +39,7 @@ mod live;
 mod phases;
 mod plan;
 mod progress;
+mod rate;
 mod registry;
 mod reign;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use plinth_api::director::{PhaseTime, Status};
+use plinth_api::director::{PhaseTime, RateStatus, Status};
 use plinth_system_config::{PhaseDuration, RecoveryPhase};
 use plinth_types::Epoch;
 
@@ -15,6 +15,7 @@ struct Timeline {
     epoch: Epoch,
     stalled: Option<String>,
     phases: Vec<(RecoveryPhase, Duration, Option<Duration>)>,
+    rate: Option<RateStatus>,
 }
 
 /// The course of a recovery. Times count from the appointment.
@@ -55,6 +56,11 @@ impl Progress {
         timeline.phases.last().filter(|_| news).map(|(phase, ..)| *phase)
     }
 
+    /// How many transactions may begin.
+    pub(crate) fn rate(&self, rate: RateStatus) {
+        self.timeline().rate = Some(rate);
+    }
+
     pub(crate) fn status(&self) -> Status {
         let timeline = self.timeline();
         let phase = timeline.phases.last().map_or(STANDBY, |(phase, ..)| phase.as_str());
@@ -62,6 +68,7 @@ impl Progress {
             epoch: timeline.epoch,
             phase: phase.to_owned(),
             stalled: timeline.stalled.clone(),
+            rate: timeline.rate.clone(),
             phases: timeline
                 .phases
                 .iter()

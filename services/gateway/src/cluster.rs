@@ -176,6 +176,12 @@ async fn status(State(gateway): State<Gateway>) -> Answer<ClusterStatus> {
     };
     problems.extend(director.as_ref().and_then(|director| director.stalled.clone()));
     problems.extend(coordinator.as_ref().and_then(|coordinator| coordinator.problem.clone()));
+    let rate = director.as_ref().and_then(|director| director.rate.as_ref());
+    if let Some((per_second, reason)) =
+        rate.and_then(|rate| Some((rate.per_second?, rate.reason.as_ref()?)))
+    {
+        problems.push(format!("transactions are limited to {per_second} a second: {reason}"));
+    }
     // The coordinators know an epoch as ready just before its proxies open; clients go by the latter.
     let accepting = director
         .as_ref()

@@ -541,6 +541,7 @@ impl Machine {
             generations: self.generations.clone(),
             tags: self.extents(),
             queue_bytes: self.bytes,
+            queue_limit_bytes: self.limits.queue_bytes,
             config: self
                 .config
                 .as_ref()

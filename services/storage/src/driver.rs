@@ -20,7 +20,7 @@ use plinth_system_config::{Recorded, encode_stored};
 use plinth_telemetry::{deferred_span, record_epoch, record_version, set_parent_from_traceparent};
 use plinth_types::{Epoch, StoreId, Tag, Version};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::config::Limits;
 use crate::meters::Meters;
@@ -38,6 +38,9 @@ const CHECK: &str = "streams";
 const DISK: &str = "disk";
 /// How long to wait before a full disk is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
+/// What is made durable at a time, and how long that takes, where a simulation wants a slow disk.
+const SLOW_BYTES: usize = 2 << 10;
+const SLOW_FLUSH: Duration = Duration::from_millis(200);
 /// The longest that a question for the configuration may wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -231,7 +234,9 @@ impl Driver {
 
     fn status(&self) -> Status {
         let tags = self.streams.values().map(Stream::status).collect();
-        Status { store: self.id, epoch: self.tenure.epoch(), tags }
+        let queue_bytes: usize = self.streams.values().map(Stream::window_bytes).sum();
+        let queue_bytes = u64::try_from(queue_bytes).unwrap_or(u64::MAX);
+        Status { store: self.id, epoch: self.tenure.epoch(), tags, queue_bytes }
     }
 
     fn fence(&self, asked: Epoch) -> Result<(), Refusal> {
@@ -430,7 +435,9 @@ impl Driver {
                 continue;
             }
             self.due.remove(tag);
-            let flush = stream.flush(self.limits.flush_bytes);
+            // A disk that is too slow for what comes, in a simulation of that.
+            let slow = self.context.runtime().fault("storage.slow_flush");
+            let flush = stream.flush(if slow { SLOW_BYTES } else { self.limits.flush_bytes });
             let Some(flush) = flush.map_err(|error| Exit::failure(error.to_string()))? else {
                 continue;
             };
@@ -438,7 +445,13 @@ impl Driver {
             let durability = if careless { Durability::Buffered } else { Durability::Synced };
             let write = self.store.write(flush.batch, durability);
             let tag = *tag;
-            self.writes.push(write.map(move |result| Written::Tag(tag, result)).boxed());
+            let write = async move {
+                if slow {
+                    sleep(SLOW_FLUSH).await;
+                }
+                Written::Tag(tag, write.await)
+            };
+            self.writes.push(write.boxed());
         }
         Ok(())
     }

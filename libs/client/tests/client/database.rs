@@ -96,6 +96,19 @@ async fn reads_collect_while_one_is_under_way_and_a_lone_one_goes_at_once() {
 }
 
 #[tokio::test]
+async fn whom_a_round_does_not_let_begin_is_served_by_the_next_ones() {
+    let world = World::new().await;
+    world.appoint(Epoch(5), 0);
+    world.first.script(|script| script.granted = Some(3));
+    let ask = |_| world.database.read_version(WITHIN);
+    let versions = futures::future::join_all((0..10).map(ask)).await;
+    assert!(versions.iter().all(|version| *version.as_ref().unwrap() == Version(500)));
+    let asked_for = world.first.script(|script| script.asked_for.clone());
+    assert!(asked_for.len() >= 4, "three of ten at a time: {asked_for:?}");
+    assert!(asked_for.iter().all(|count| (1..=10).contains(count)), "{asked_for:?}");
+}
+
+#[tokio::test]
 async fn a_read_that_is_early_in_its_batch_is_made_alone() {
     let world = World::new().await;
     world.appoint(Epoch(5), 0);

@@ -49,6 +49,10 @@ pub(crate) struct Script {
     pub(crate) refusals: Vec<ErrorCode>,
     pub(crate) commits: Vec<CommitRequest>,
     pub(crate) read_versions: usize,
+    /// For how many transactions each of those was.
+    pub(crate) asked_for: Vec<u32>,
+    /// How many of them the proxy lets begin; all if absent.
+    pub(crate) granted: Option<u32>,
     /// How many keys each batch of reads had.
     pub(crate) batches: Vec<usize>,
     /// No batch is answered before this is true.
@@ -104,7 +108,11 @@ async fn read_version(
     silence(silent).await;
     let version = played.script(|script| script.memory.as_ref().map(Memory::version));
     let version = version.unwrap_or(Version(request.epoch.0 * 100));
-    Ok(Json(ReadVersion { version }))
+    let granted = played.script(|script| {
+        script.asked_for.push(request.count);
+        script.granted
+    });
+    Ok(Json(ReadVersion { version, granted }))
 }
 
 #[utoipa::path(post, path = "/v1/commits", responses((status = 200)))]

@@ -95,7 +95,8 @@ async fn appoint(State(told): State<Told>, Json(request): Json<Appointment>) -> 
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 async fn director_status(State(told): State<Told>) -> Json<Status> {
     let epoch = told.last().map_or(Epoch::ZERO, |last| last.epoch);
-    Json(Status { epoch, phase: "standby".to_owned(), stalled: None, phases: vec![] })
+    let (phase, stalled, phases) = ("standby".to_owned(), None, vec![]);
+    Json(Status { epoch, phase, stalled, phases, rate: None })
 }
 
 /// A director that does what it is told and nothing else.
@@ -130,7 +131,7 @@ async fn shard_config(State(keeps): State<Keeps>) -> Json<ShardConfig> {
 
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = StorageStatus)))]
 async fn storage_status(State(keeps): State<Keeps>) -> Json<StorageStatus> {
-    Json(StorageStatus { store: keeps.store, epoch: Epoch(0), tags: vec![] })
+    Json(StorageStatus { store: keeps.store, epoch: Epoch(0), tags: vec![], queue_bytes: 0 })
 }
 
 /// A storage that keeps a configuration.

@@ -63,7 +63,8 @@ mod tests {
             (3, vec![tag(500, 500)], false),
             (2, vec![tag(700, 600)], false),
         ] {
-            let status = Status { store: StoreId(1), epoch: Epoch(epoch), tags };
+            let (store, epoch) = (StoreId(1), Epoch(epoch));
+            let status = Status { store, epoch, tags, queue_bytes: 0 };
             assert_eq!(is_past(&status, Epoch(3), Version(500)), past, "{status:?}");
         }
     }

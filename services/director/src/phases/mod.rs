@@ -21,7 +21,7 @@ use plinth_system_config::{Layout, RecoveryPhase as Phase};
 use crate::fatal::Fatal;
 use crate::plan::{Frame, Plan};
 use crate::reign::Reign;
-use crate::tending;
+use crate::{rate, tending};
 
 /// Recovers, and then tends the epoch until it ends. There is no other way into the writable state,
 /// and no way back: whatever fails ends the director.
@@ -59,6 +59,7 @@ pub(crate) async fn recover(reign: &Reign) -> Result<Infallible, Fatal> {
     let proving = system_transaction::run(reign, &plan, &read);
     reign.phase(Phase::SystemTransaction, proving).await?;
     reign.phase(Phase::AcceptingCommits, accepting_commits::run(reign, &plan)).await?;
+    rate::start(reign, &plan);
     reign.phase(Phase::FullyRecovered, fully_recovered::run(reign, &plan)).await?;
     Err(reign.failed().await)
 }

@@ -340,6 +340,8 @@ impl World {
                 open: false,
                 committed: Version::ZERO,
                 transactions: 0,
+                begun: 0,
+                per_second: None,
             })),
             (ServiceKind::Sequencer, "GET", "/v1/status") => Ok(json(&sequencer::Status {
                 epoch: self.epochs[who],
@@ -468,6 +470,7 @@ impl World {
                 generations: vec![],
                 tags: vec![],
                 queue_bytes: 0,
+                queue_limit_bytes: 0,
                 config: None,
             })),
             _ => problem(ErrorCode::NotFound, path),
@@ -502,7 +505,7 @@ impl World {
                     oldest: Version::ZERO,
                     known_committed: self.committed,
                 };
-                Ok(json(&StorageStatus { store, epoch, tags: vec![tag] }))
+                Ok(json(&StorageStatus { store, epoch, tags: vec![tag], queue_bytes: 0 }))
             }
             _ => problem(ErrorCode::NotFound, path),
         }

@@ -160,6 +160,7 @@ async fn commit(
         mutations,
         stamps: vec![],
         system: true,
+        begins: false,
     };
     let proxy = plan.recruits.commit_proxies.first();
     let proxy = proxy.ok_or_else(|| Fatal::new("the epoch has no commit proxy"))?;
