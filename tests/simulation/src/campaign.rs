@@ -1,6 +1,6 @@
 //! Many seeds, each in a process of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -50,6 +50,8 @@ pub struct Campaign {
     pub executable: PathBuf,
     /// Deliberate faults that are switched on, as its `--control` takes them.
     pub controls: Vec<String>,
+    /// The kinds of what befalls the cluster, by their names; without any each seed chooses.
+    pub faults: Vec<String>,
     /// How many processes run at a time.
     pub jobs: usize,
 }
@@ -59,7 +61,12 @@ impl Campaign {
     #[must_use]
     pub fn new(executable: &Path) -> Campaign {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        Campaign { executable: executable.to_owned(), controls: Vec::new(), jobs }
+        Campaign {
+            executable: executable.to_owned(),
+            controls: Vec::new(),
+            faults: Vec::new(),
+            jobs,
+        }
     }
 
     /// The same with a deliberate fault.
@@ -69,16 +76,27 @@ impl Campaign {
         self
     }
 
+    /// The same with these kinds of what befalls the cluster alone.
+    #[must_use]
+    pub fn with_faults(mut self, faults: &[&str]) -> Campaign {
+        self.faults.extend(faults.iter().map(|fault| (*fault).to_owned()));
+        self
+    }
+
+    /// What a seed's process is told.
+    fn arguments(&self) -> Vec<String> {
+        let controls = self.controls.iter().map(|control| ("--control", control));
+        let faults = self.faults.iter().map(|fault| ("--fault", fault));
+        controls.chain(faults).flat_map(|(flag, of)| [flag.to_owned(), of.clone()]).collect()
+    }
+
     /// Runs one seed.
     ///
     /// # Errors
     /// Its process can't be started.
     pub fn run(&self, seed: u64) -> io::Result<Outcome> {
         let mut command = Command::new(&self.executable);
-        command.arg("seed").arg(seed.to_string());
-        for control in &self.controls {
-            command.arg("--control").arg(control);
-        }
+        command.arg("seed").arg(seed.to_string()).args(self.arguments());
         let output = command.stdin(Stdio::null()).output()?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         let report = printed.lines().find_map(|line| line.strip_prefix(MARK));
@@ -128,10 +146,16 @@ impl Campaign {
     /// The command that replays a seed, with what the services say.
     #[must_use]
     pub fn replay(&self, seed: u64) -> String {
-        let controls: String =
-            self.controls.iter().map(|control| format!(" --control {control}")).collect();
+        let arguments: String = self
+            .arguments()
+            .iter()
+            .map(|argument| match argument.contains(' ') {
+                true => format!(" '{argument}'"),
+                false => format!(" {argument}"),
+            })
+            .collect();
         format!(
-            "PLINTH_SIMULATION_LOG=info cargo run -q -p plinth-test-simulation --bin simulate -- seed {seed}{controls}"
+            "PLINTH_SIMULATION_LOG=info cargo run -q -p plinth-test-simulation --bin simulate -- seed {seed}{arguments}"
         )
     }
 
@@ -172,10 +196,14 @@ pub struct Summary {
     pub counted: u64,
     /// Seeds with something broken, by invariant.
     pub broken: BTreeMap<String, Vec<u64>>,
+    /// How many seeds broke each invariant, first or later.
+    pub found: BTreeMap<String, u64>,
     /// Seeds in which each kind of fault took place.
     pub kinds: BTreeMap<String, u64>,
     /// Seeds in which each mark was passed.
     pub marks: BTreeMap<String, u64>,
+    /// Seeds with each workload.
+    pub workloads: BTreeMap<String, u64>,
     /// Acknowledged commits.
     pub commits: u64,
     /// Epochs.
@@ -198,6 +226,14 @@ impl Summary {
                 }
                 for mark in report.marks.keys() {
                     *self.marks.entry(mark.clone()).or_default() += 1;
+                }
+                for workload in &report.workloads {
+                    *self.workloads.entry(workload.clone()).or_default() += 1;
+                }
+                let names: BTreeSet<&String> =
+                    report.violations.iter().map(|violation| &violation.invariant).collect();
+                for name in names {
+                    *self.found.entry(name.clone()).or_default() += 1;
                 }
                 // The first is the cause, the others may be its consequences.
                 if let Some(first) = report.violations.first() {
@@ -225,8 +261,10 @@ impl Summary {
     /// In words.
     #[must_use]
     pub fn text(&self) -> String {
-        let kinds: Vec<String> =
-            self.kinds.iter().map(|(kind, seeds)| format!("{kind} {seeds}")).collect();
+        let list = |counts: &BTreeMap<String, u64>| {
+            let counts = counts.iter().map(|(name, seeds)| format!("{name} {seeds}"));
+            counts.collect::<Vec<_>>().join(", ")
+        };
         let seen = |mark: &str| self.marks.get(mark).copied().unwrap_or(0);
         let marks: Vec<String> = marks::ALL
             .iter()
@@ -240,17 +278,23 @@ impl Summary {
             .map(|(invariant, seeds)| format!("  {invariant}: {} seeds, {seeds:?}\n", seeds.len()))
             .collect();
         format!(
-            "{} seeds, {} of them count; {} commits, {} epochs, {} s simulated\nseeds by kind of fault: {}\nseeds by rare path: {}\nnever taken: {}\n{}{}",
+            "{} seeds, {} of them count; {} commits, {} epochs, {} s simulated\nseeds by kind of fault: {}\nseeds by workload: {}\nseeds by rare path: {}\nnever taken: {}\n{}{}{}",
             self.seeds,
             self.counted,
             self.commits,
             self.epochs,
             self.simulated_seconds(),
-            kinds.join(", "),
+            list(&self.kinds),
+            list(&self.workloads),
             marks.join(", "),
             if never.is_empty() { "none".to_owned() } else { never.join(", ") },
             if broken.is_empty() { "nothing was broken\n" } else { "broken first:\n" },
-            broken.concat()
+            broken.concat(),
+            if broken.is_empty() {
+                String::new()
+            } else {
+                format!("broken: {}\n", list(&self.found))
+            },
         )
     }
 }

@@ -61,6 +61,10 @@ pub(crate) struct Record {
     pub(crate) writes: Vec<Write>,
     pub(crate) reads: Vec<Read>,
     pub(crate) configs: Vec<Told>,
+    /// The epochs that are known to have accepted commits, since when.
+    pub(crate) accepted: BTreeMap<Epoch, Moment>,
+    /// Whether every coordinator has lost its disk at some time.
+    pub(crate) is_wiped: bool,
     /// The directors of each epoch, as any coordinator ever named them.
     pub(crate) directors: BTreeMap<Epoch, BTreeMap<Incarnation, String>>,
 }

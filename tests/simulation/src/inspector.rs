@@ -7,9 +7,10 @@ use anyhow::{Context as _, ensure};
 use plinth_api::coordinator::RECOVERIES;
 use plinth_api::director::LiveLayout;
 use plinth_api::storage::{READ, RangeRead, ReadRequest, SHARD_CONFIG, ShardConfigQuery};
-use plinth_api::{Client, Endpoint, Nothing, Target};
+use plinth_api::{Client, Target};
 use plinth_service::Transport;
 use plinth_system_config::Service;
+use plinth_test_histories::{Anomaly, Marks, examine, look};
 use plinth_types::{Pid, Tag, Version};
 use tokio::time::{Instant, sleep};
 
@@ -19,7 +20,7 @@ use crate::invariants::{
 };
 use crate::scene::Scene;
 use crate::user::{Fate, Gateway};
-use crate::workloads;
+use crate::workloads::{self, LAYOUT, Workloads};
 
 /// How long a healed cluster may take to accept commits, and then to be whole.
 const CONVERGENCE: Duration = Duration::from_secs(60);
@@ -28,36 +29,58 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// How long one question may take.
 const ASK: Duration = Duration::from_secs(5);
 
-/// What gateways tell of the layout.
-const LAYOUT: Endpoint<Nothing, LiveLayout> = Endpoint::get("/v1/layout");
+/// Inspects the cluster, as users and as a service of it would.
+pub(crate) async fn inspect(scene: &Scene, workloads: &Workloads) {
+    // What users were told counts however the rest goes on.
+    let marks = match serves(scene, workloads).await {
+        Ok(marks) => Some(marks),
+        Err((invariant, seen)) => {
+            scene.findings.report(invariant, seen);
+            None
+        }
+    };
+    check_history(&scene.history, &scene.findings);
+    for Anomaly { name, seen } in examine(&scene.journal, marks.as_ref()) {
+        scene.findings.report(&name, seen);
+    }
+    if marks.is_some() {
+        inspect_inside(scene, &Client::new(scene.peers.clone())).await;
+    }
+}
 
-/// Inspects the cluster as a service of it would, through `peers`.
-pub(crate) async fn inspect(scene: &Scene, peers: Transport) {
-    let peers = Client::new(peers);
+/// The cluster converges and serves; then everything is read once more. Answers the marks that
+/// transactions have left, or what is not as it should be.
+async fn serves(scene: &Scene, workloads: &Workloads) -> Result<Marks, (&'static str, String)> {
     for (node, gateway) in &scene.gateways {
         if let Err(error) = gateway.ready(CONVERGENCE).await {
-            return scene.findings.report("convergence", format!("by {node}'s gateway: {error}"));
+            return Err(("convergence", format!("by {node}'s gateway: {error}")));
         }
     }
     for (number, (node, gateway)) in scene.gateways.iter().enumerate() {
         let served = eventually(async || serve(scene, gateway, number).await);
         if let Err(error) = served.await {
-            return scene.findings.report("serves", format!("by {node}'s gateway: {error:#}"));
+            return Err(("serves", format!("by {node}'s gateway: {error:#}")));
         }
     }
-    for key in workloads::keys() {
+    for key in workloads.keys() {
         let read = eventually(async || {
             scene.history.get(&scene.any_gateway(), &key).await.context("no answer")
         });
         if let Err(error) = read.await {
-            return scene.findings.report("serves", format!("{key}: {error:#}"));
+            return Err(("serves", format!("{key}: {error:#}")));
         }
     }
-    check_history(&scene.history, &scene.findings);
-    if let Err(error) = eventually(async || replicas(scene, &peers).await).await {
+    let user = workloads::user(scene);
+    let marks = eventually(async || look(&user).await.map_err(anyhow::Error::msg)).await;
+    marks.map_err(|error| ("serves", format!("{error:#}")))
+}
+
+/// Looks at what services hold.
+async fn inspect_inside(scene: &Scene, peers: &Client<Transport>) {
+    if let Err(error) = eventually(async || replicas(scene, peers).await).await {
         scene.findings.report(replicas_are_identical::NAME, format!("{error:#}"));
     }
-    if let Err(error) = eventually(async || stored(scene, &peers).await).await {
+    if let Err(error) = eventually(async || stored(scene, peers).await).await {
         scene.findings.report(stored_config_is_recorded::NAME, format!("{error:#}"));
     }
     let recoveries = eventually(async || scene.any_gateway().ask(&RECOVERIES).await).await;

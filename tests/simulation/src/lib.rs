@@ -33,3 +33,4 @@ pub use report::Report;
 pub use run::{Setup, run};
 pub use scene::{Scene, Stage, Weather};
 pub use user::{Fate, Gateway, User};
+pub use workloads::Workloads;

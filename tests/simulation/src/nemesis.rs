@@ -14,6 +14,7 @@ use plinth_types::{NodeId, ServiceKind, ServiceRef};
 use turmoil::Sim;
 
 use crate::cluster::{Cluster, DATA};
+use crate::history::History;
 use crate::scene::Weather;
 
 /// Kinds of fault.
@@ -106,6 +107,7 @@ pub struct Nemesis {
     world: Simulation,
     random: Arc<dyn Random>,
     weather: Weather,
+    history: History,
     kinds: Vec<Kind>,
     /// The mean time between two faults.
     pace: Duration,
@@ -119,15 +121,26 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    /// One whose first fault comes soon after `now`. `latency` is the network's when it is well.
+    /// One whose first fault comes soon after `now`. `latency` is the network's when it is well, `only`
+    /// names the kinds of fault; without any the seed chooses some.
     #[must_use]
-    pub fn new(world: &Simulation, weather: Weather, latency: Duration, now: Duration) -> Nemesis {
+    pub fn new(
+        world: &Simulation,
+        weather: Weather,
+        history: History,
+        latency: Duration,
+        only: &[String],
+        now: Duration,
+    ) -> Nemesis {
         let random = world.random("nemesis");
-        let mut kinds: Vec<Kind> =
-            KINDS.into_iter().filter(|_| random.next_u64().is_multiple_of(3)).collect();
-        // Without it a seed might see one epoch only.
-        if !kinds.contains(&Kind::Kill) {
-            kinds.push(Kind::Kill);
+        let is_named = |kind: &Kind| only.iter().any(|name| name == kind.name());
+        let mut kinds: Vec<Kind> = KINDS.into_iter().filter(is_named).collect();
+        if kinds.is_empty() {
+            kinds = KINDS.into_iter().filter(|_| random.next_u64().is_multiple_of(3)).collect();
+            // Without it a seed might see one epoch only.
+            if !kinds.contains(&Kind::Kill) {
+                kinds.push(Kind::Kill);
+            }
         }
         let paces = [400, 1_000, 2_500];
         let pace = Duration::from_millis(paces[pick(&*random, paces.len())]);
@@ -135,6 +148,7 @@ impl Nemesis {
             world: world.clone(),
             random,
             weather,
+            history,
             kinds,
             pace,
             latency,
@@ -246,6 +260,7 @@ impl Nemesis {
                 let wiped = self.random.next_u64().is_multiple_of(4);
                 if wiped {
                     cluster.lose_coordinators();
+                    self.history.record().is_wiped = true;
                 }
                 let what = if wiped { " and every coordinator its directory" } else { "" };
                 Some(format!("all nodes lost power{what}, {for_a_while}"))

@@ -22,6 +22,8 @@ pub struct Report {
     pub events: u64,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
+    /// What users did.
+    pub workloads: Vec<String>,
     /// Acknowledged commits.
     pub commits: u64,
     /// Answered reads.

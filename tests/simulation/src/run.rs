@@ -9,6 +9,7 @@ use futures::future::join_all;
 use plinth_runtime::Scope;
 use plinth_service::{Secrets, Sender, Transport};
 use plinth_simulation::{Options, Simulation, When};
+use plinth_test_histories::Journal;
 use plinth_types::{NodeId, ServiceRef};
 use tokio::sync::watch;
 
@@ -21,7 +22,7 @@ use crate::nemesis::Nemesis;
 use crate::report::{self, Report};
 use crate::scene::{Scene, Stage, Weather};
 use crate::user::User;
-use crate::workloads;
+use crate::workloads::Workloads;
 
 /// How long a cluster may take to start, where nothing is broken.
 const START: Duration = Duration::from_secs(30);
@@ -39,6 +40,8 @@ pub struct Setup {
     pub chaos: RangeInclusive<Duration>,
     /// Deliberate faults that are switched on from the beginning.
     pub controls: Vec<(String, When)>,
+    /// The kinds of what befalls the cluster, by their names; without any the seed chooses.
+    pub faults: Vec<String>,
     /// How many of the last events are kept as text, to compare two runs.
     pub kept_events: usize,
 }
@@ -49,6 +52,7 @@ impl Default for Setup {
             shape: Shape::default(),
             chaos: Duration::from_secs(8)..=Duration::from_secs(16),
             controls: Vec::new(),
+            faults: Vec::new(),
             kept_events: 0,
         }
     }
@@ -81,6 +85,8 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
     let (stage, stages) = watch::channel(Stage::Starting);
     let stage = Arc::new(stage);
     let (history, weather) = (History::default(), Weather::default());
+    let journal = Journal::default();
+    let workloads = Workloads::choose(&*world.random("workloads"));
     let gateways: Vec<(NodeId, String)> =
         cluster.nodes().iter().map(|node| (node.id.clone(), node.gateway())).collect();
     let users = Users {
@@ -90,6 +96,8 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
         gateways,
         secrets: cluster.secrets().clone(),
         history: history.clone(),
+        journal: journal.clone(),
+        workloads: workloads.clone(),
         findings: findings.clone(),
         weather: weather.clone(),
     };
@@ -114,10 +122,12 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
         match (at, &mut nemesis) {
             (Stage::Working, None) => {
                 heal_at = now + between(&world, &setup.chaos);
-                nemesis = Some(Nemesis::new(&world, weather.clone(), latency, now));
+                let (weather, history) = (weather.clone(), history.clone());
+                let only = &setup.faults;
+                nemesis = Some(Nemesis::new(&world, weather, history, latency, only, now));
             }
             (Stage::Working, Some(nemesis))
-                if now >= heal_at && is_enough(&history, now - heal_at) =>
+                if now >= heal_at && is_enough(&history, &journal, now - heal_at) =>
             {
                 nemesis.heal(&mut sim, &mut cluster);
                 stage.send_replace(Stage::Healed);
@@ -126,32 +136,19 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
             (Stage::Starting | Stage::Healed | Stage::Done, _) => {}
         }
     }
-    let report = report(seed, setup, &world, &history, &findings, nemesis, sim.elapsed())?;
-    Ok((report, world))
-}
-
-/// What became of a run.
-fn report(
-    seed: u64,
-    setup: &Setup,
-    world: &Simulation,
-    history: &History,
-    findings: &Findings,
-    nemesis: Option<Nemesis>,
-    simulated: Duration,
-) -> anyhow::Result<Report> {
     let (faults, account) =
         nemesis.map_or_else(Default::default, |nemesis| (nemesis.counts, nemesis.account));
     let (reads, epochs) = {
         let record = history.record();
         (record.reads.len() as u64, record.directors.len() as u64)
     };
-    Ok(Report {
+    let report = Report {
         seed,
         hash: world.trace().hash().to_string(),
         events: world.trace().events(),
-        simulated_ms: u64::try_from(simulated.as_millis())?,
-        commits: history.acknowledged() as u64,
+        simulated_ms: u64::try_from(sim.elapsed().as_millis())?,
+        workloads: workloads.names().map(str::to_owned).collect(),
+        commits: commits(&history, &journal),
         reads,
         epochs,
         faults,
@@ -159,14 +156,20 @@ fn report(
         marks: world.faults().marks(),
         violations: findings.all(),
         account,
-    })
+    };
+    Ok((report, world))
 }
 
 /// Whether the history has what a seed needs to count, or has gone on for too long to wait for it.
-fn is_enough(history: &History, overtime: Duration) -> bool {
+fn is_enough(history: &History, journal: &Journal, overtime: Duration) -> bool {
     overtime > OVERTIME
-        || (history.acknowledged() as u64 >= report::COMMITS
+        || (commits(history, journal) >= report::COMMITS
             && history.record().directors.len() as u64 >= report::EPOCHS)
+}
+
+/// How many commits were acknowledged.
+fn commits(history: &History, journal: &Journal) -> u64 {
+    (history.acknowledged() + journal.acknowledged()) as u64
 }
 
 fn between(world: &Simulation, range: &RangeInclusive<Duration>) -> Duration {
@@ -192,20 +195,30 @@ struct Users {
     gateways: Vec<(NodeId, String)>,
     secrets: Secrets,
     history: History,
+    journal: Journal,
+    workloads: Workloads,
     findings: Findings,
     weather: Weather,
 }
 
 impl Users {
+    fn peers(&self, scope: Scope) -> turmoil::Result<Transport> {
+        let service: ServiceRef = "gateway-99@users".parse()?;
+        let sender = Sender { service: Some(service), secrets: self.secrets.clone() };
+        Ok(Transport::new(self.world.runtime("inspector"), scope, &sender))
+    }
+
     async fn act(self) -> turmoil::Result {
         let (scope, _guard) = Scope::new();
         let user = User::new(self.world.runtime("users"), scope.clone());
         let gateway = |(node, address): &(NodeId, String)| (node.clone(), user.gateway(address));
         let scene = Scene {
             gateways: self.gateways.iter().map(gateway).collect(),
+            peers: self.peers(scope.clone())?,
             random: self.world.random("what users do"),
             stage: self.stages,
             history: self.history,
+            journal: self.journal,
             findings: self.findings,
             weather: self.weather,
         };
@@ -217,14 +230,12 @@ impl Users {
         }
         self.stage.send_replace(Stage::Working);
         let spawn = |(name, task)| scope.spawn(name, task);
-        let working = workloads::all(&scene).into_iter().map(spawn);
+        let working = self.workloads.start(&scene).into_iter().map(spawn);
         let working = join_all(working.collect::<Vec<_>>());
         scene.until(Stage::Healed).await;
         // A panic among them has been reported.
         let _ = working.await;
-        let service: ServiceRef = "gateway-99@users".parse()?;
-        let sender = Sender { service: Some(service), secrets: self.secrets };
-        inspect(&scene, Transport::new(self.world.runtime("inspector"), scope, &sender)).await;
+        inspect(&scene, &self.workloads).await;
         self.stage.send_replace(Stage::Done);
         Ok(())
     }

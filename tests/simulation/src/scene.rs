@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plinth_runtime::Random;
+use plinth_service::Transport;
+use plinth_test_histories::Journal;
 use plinth_types::NodeId;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -49,12 +51,16 @@ impl Weather {
 pub struct Scene {
     /// The gateways, by node.
     pub gateways: Vec<(NodeId, Gateway)>,
+    /// Asks services as a service does.
+    pub peers: Transport,
     /// Decides what they do.
     pub random: Arc<dyn Random>,
     /// How far the run has come.
     pub stage: watch::Receiver<Stage>,
     /// What they do and see.
     pub history: History,
+    /// What they do and see in transactions.
+    pub journal: Journal,
     /// Where they complain.
     pub findings: Findings,
     /// What they may not complain about.

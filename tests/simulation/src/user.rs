@@ -125,11 +125,29 @@ impl Gateway {
         key: &str,
         body: Bytes,
     ) -> Result<Response<Bytes>, TransportError> {
-        let uri = format!("http://{}/v1/keys/{key}", self.address);
+        self.request(method, &format!("/v1/keys/{key}"), body).await
+    }
+
+    /// Sends a JSON body to a path.
+    ///
+    /// # Errors
+    /// There is no answer; [`TransportError::Connect`] where the request was never sent.
+    pub async fn post(&self, path: &str, body: Bytes) -> Result<Response<Bytes>, TransportError> {
+        self.request(Method::POST, path, body).await
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let uri = format!("http://{}{path}", self.address);
         let request = Request::builder()
             .method(method)
             .uri(uri)
             .header(http::header::ACCEPT, "application/json")
+            .header(http::header::CONTENT_TYPE, "application/json")
             .extension(TimeLimit(PATIENCE))
             .body(body)
             .map_err(|error| TransportError::Connect {

@@ -29,6 +29,9 @@ enum Command {
         /// A deliberate fault: its point, or `point=N` to have it fire one time in N.
         #[arg(long)]
         control: Vec<String>,
+        /// A kind of what befalls the cluster, such as `power loss`; the only one, and others named so.
+        #[arg(long)]
+        fault: Vec<String>,
         /// Print this many of the last events, to compare two runs.
         #[arg(long, default_value_t = 0)]
         events: usize,
@@ -44,6 +47,9 @@ enum Command {
         /// A deliberate fault, as above.
         #[arg(long)]
         control: Vec<String>,
+        /// A kind of what befalls the cluster, as above.
+        #[arg(long)]
+        fault: Vec<String>,
         /// How many processes at a time; as many as there are processors unless said.
         #[arg(long)]
         jobs: Option<usize>,
@@ -52,8 +58,15 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Seed { seed, control, events } => one(seed, &control, events),
-        Command::Campaign { seeds, first, control, jobs } => many(seeds, first, control, jobs),
+        Command::Seed { seed, control, fault, events } => one(seed, &control, fault, events),
+        Command::Campaign { seeds, first, control, fault, jobs } => {
+            std::env::current_exe().map_err(anyhow::Error::from).and_then(|executable| {
+                let mut campaign =
+                    Campaign { controls: control, faults: fault, ..Campaign::new(&executable) };
+                campaign.jobs = jobs.unwrap_or(campaign.jobs);
+                many(seeds, first, &campaign)
+            })
+        }
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -78,10 +91,15 @@ fn watch_over() {
     });
 }
 
-fn one(seed: u64, controls: &[String], kept_events: usize) -> anyhow::Result<bool> {
+fn one(
+    seed: u64,
+    controls: &[String],
+    faults: Vec<String>,
+    kept_events: usize,
+) -> anyhow::Result<bool> {
     watch_over();
     let controls = controls.iter().map(|text| parse(text)).collect::<anyhow::Result<_>>()?;
-    let (report, world) = run(seed, &Setup { controls, kept_events, ..Setup::default() })?;
+    let (report, world) = run(seed, &Setup { controls, faults, kept_events, ..Setup::default() })?;
     if kept_events > 0 {
         print!("{}", world.trace().dump());
     }
@@ -105,14 +123,7 @@ fn parse(control: &str) -> anyhow::Result<(String, When)> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "how fast it is in real time is what is told")]
-fn many(
-    seeds: u64,
-    first: u64,
-    controls: Vec<String>,
-    jobs: Option<usize>,
-) -> anyhow::Result<bool> {
-    let mut runner = Campaign { controls, ..Campaign::new(&std::env::current_exe()?) };
-    runner.jobs = jobs.unwrap_or(runner.jobs);
+fn many(seeds: u64, first: u64, runner: &Campaign) -> anyhow::Result<bool> {
     let began = Instant::now();
     let mut summary = Summary::default();
     runner.run_all(first..first.saturating_add(seeds), |outcome: Outcome| {

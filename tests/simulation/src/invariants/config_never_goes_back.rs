@@ -1,19 +1,34 @@
-//! A configuration once told is never followed by an older one (invariant 11).
+//! A configuration once told is never followed by an older one (invariant 11). Where every coordinator
+//! has lost its disk, that holds of those alone in whose epoch commits were accepted: only they are in
+//! storage too.
 
 use std::collections::BTreeMap;
 
 use plinth_system_config::Stamp;
+use plinth_types::Epoch;
 
-use crate::history::Told;
+use crate::history::{Moment, Told};
 
 /// Its name.
 pub const NAME: &str = "config_never_goes_back";
 
-/// Answers the first breach.
+/// Answers the first breach. `accepted` has the epochs that are known to have accepted commits, with
+/// the moment when that was known; without it, no coordinator has lost its disk.
 #[must_use]
-pub fn check(told: &[Told]) -> Option<String> {
+pub fn check(told: &[Told], accepted: Option<&BTreeMap<Epoch, Moment>>) -> Option<String> {
     // By the moment of the answer: what was known then binds whoever asks later.
-    let known: BTreeMap<u64, Stamp> = told.iter().map(|told| (told.ended, told.stamp)).collect();
+    let binds = |told: &Told| match accepted {
+        None => Some((told.ended, told.stamp)),
+        Some(accepted) => {
+            let since = accepted.get(&told.stamp.epoch)?;
+            Some((told.ended.max(*since), told.stamp))
+        }
+    };
+    let mut known: BTreeMap<Moment, Stamp> = BTreeMap::new();
+    for (moment, stamp) in told.iter().filter_map(binds) {
+        let at = known.entry(moment).or_insert(stamp);
+        *at = (*at).max(stamp);
+    }
     told.iter().find_map(|told| {
         let before = known.range(..told.began).map(|(_, stamp)| *stamp).max()?;
         (told.stamp < before).then(|| format!("{} was told after {before}", told.stamp))
@@ -32,8 +47,13 @@ mod tests {
             let stamp = Stamp { epoch: Epoch(epoch), config_version: ConfigVersion(epoch) };
             Told { stamp, began, ended }
         };
-        assert_eq!(check(&[told(1, 1, 2), told(2, 3, 4), told(2, 5, 6)]), None);
-        assert_eq!(check(&[told(2, 1, 3), told(1, 2, 4)]), None);
-        assert!(check(&[told(2, 1, 2), told(1, 3, 4)]).is_some());
+        assert_eq!(check(&[told(1, 1, 2), told(2, 3, 4), told(2, 5, 6)], None), None);
+        assert_eq!(check(&[told(2, 1, 3), told(1, 2, 4)], None), None);
+        let back = [told(2, 1, 2), told(1, 4, 5)];
+        assert!(check(&back, None).is_some());
+        let accepted = |moment| BTreeMap::from([(Epoch(2), moment)]);
+        assert!(check(&back, Some(&accepted(3))).is_some());
+        assert_eq!(check(&back, Some(&accepted(6))), None);
+        assert_eq!(check(&back, Some(&BTreeMap::new())), None);
     }
 }

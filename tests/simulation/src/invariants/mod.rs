@@ -3,8 +3,10 @@
 
 pub mod acknowledged_is_kept;
 pub mod config_never_goes_back;
+pub mod dropped_is_durable;
 pub mod epochs_have_one_director;
 pub mod epochs_increase;
+pub mod locks_never_go_back;
 pub mod no_pid_is_stored;
 pub mod registers_are_linearizable;
 pub mod replicas_are_identical;
@@ -26,8 +28,11 @@ pub fn check_history(history: &History, findings: &Findings) {
         registers_are_linearizable::NAME,
         registers_are_linearizable::check(writes, reads),
     );
-    findings
-        .report_all(config_never_goes_back::NAME, config_never_goes_back::check(&record.configs));
+    let accepted = record.is_wiped.then_some(&record.accepted);
+    findings.report_all(
+        config_never_goes_back::NAME,
+        config_never_goes_back::check(&record.configs, accepted),
+    );
     findings.report_all(
         epochs_have_one_director::NAME,
         epochs_have_one_director::check(&record.directors),

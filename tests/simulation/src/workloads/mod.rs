@@ -6,34 +6,98 @@ mod counters;
 mod registers;
 mod sideband;
 mod status;
+mod stores;
+mod transactions;
 
 use futures::future::{BoxFuture, FutureExt as _};
+use plinth_runtime::Random;
+use plinth_test_histories::workloads as histories;
 
 use crate::scene::Scene;
 
 pub(crate) use config::CONFIG;
+pub(crate) use stores::LAYOUT;
+pub(crate) use transactions::user;
 
-/// Everything that the users of a cluster do. Each ends by itself once they no longer work.
-#[must_use]
-pub fn all(scene: &Scene) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
-    let mut tasks = Vec::new();
-    for number in 0..registers::USERS {
-        tasks.push(("registers", registers::run(scene.clone(), number).boxed()));
-    }
-    for number in 0..counters::USERS {
-        tasks.push(("counters", counters::run(scene.clone(), number).boxed()));
-    }
-    tasks.push(("sideband", sideband::run(scene.clone()).boxed()));
-    tasks.push(("config", config::run(scene.clone()).boxed()));
-    for gateway in 0..scene.gateways.len() {
-        tasks.push(("status", status::run(scene.clone(), gateway).boxed()));
-    }
-    tasks
+/// How many workloads of single keys a seed has, and how many of transactions.
+const SINGLE: usize = 2;
+const TRANSACTIONS: usize = 3;
+
+/// The workloads of single keys.
+const SINGLES: [&str; 3] = ["registers", "counters", "sideband"];
+
+/// What the users of a seed do.
+#[derive(Clone, Debug)]
+pub struct Workloads {
+    singles: Vec<&'static str>,
+    transactions: Vec<&'static str>,
 }
 
-/// The keys that users write.
-#[must_use]
-pub fn keys() -> Vec<String> {
-    let counters = (0..counters::USERS).map(counters::key);
-    registers::keys().into_iter().chain(counters).chain([sideband::KEY.to_owned()]).collect()
+impl Workloads {
+    /// Some, at random.
+    #[must_use]
+    pub fn choose(random: &dyn Random) -> Workloads {
+        let transactions: Vec<&str> = histories::ALL.iter().map(|workload| workload.name).collect();
+        Workloads {
+            singles: some(random, SINGLES.to_vec(), SINGLE),
+            transactions: some(random, transactions, TRANSACTIONS),
+        }
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.singles.iter().chain(&self.transactions).copied()
+    }
+
+    /// Everything that users do. Each task ends by itself once they no longer work.
+    pub(crate) fn start(&self, scene: &Scene) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
+        let mut tasks: Vec<(&str, BoxFuture<'static, ()>)> = Vec::new();
+        if self.singles.contains(&"registers") {
+            for number in 0..registers::USERS {
+                tasks.push(("registers", registers::run(scene.clone(), number).boxed()));
+            }
+        }
+        if self.singles.contains(&"counters") {
+            for number in 0..counters::USERS {
+                tasks.push(("counters", counters::run(scene.clone(), number).boxed()));
+            }
+        }
+        if self.singles.contains(&"sideband") {
+            tasks.push(("sideband", sideband::run(scene.clone()).boxed()));
+        }
+        let user = user(scene);
+        for name in &self.transactions {
+            if let Some(workload) = histories::by_name(name) {
+                tasks.extend((workload.start)(user.clone()).into_iter().map(|task| (*name, task)));
+            }
+        }
+        tasks.push(("config", config::run(scene.clone()).boxed()));
+        tasks.push(("stores", stores::run(scene.clone()).boxed()));
+        for gateway in 0..scene.gateways.len() {
+            tasks.push(("status", status::run(scene.clone(), gateway).boxed()));
+        }
+        tasks
+    }
+
+    /// The single keys that users write.
+    #[must_use]
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let of = |name: &&str| match *name {
+            "registers" => registers::keys(),
+            "counters" => (0..counters::USERS).map(counters::key).collect(),
+            _ => vec![sideband::KEY.to_owned()],
+        };
+        self.singles.iter().flat_map(of).collect()
+    }
+}
+
+/// So many of them, at random.
+fn some(random: &dyn Random, mut from: Vec<&'static str>, count: usize) -> Vec<&'static str> {
+    let mut chosen = Vec::new();
+    while chosen.len() < count && !from.is_empty() {
+        let bound = u64::try_from(from.len()).unwrap_or(1);
+        let index = usize::try_from(random.next_u64() % bound).unwrap_or(0);
+        chosen.push(from.remove(index));
+    }
+    chosen
 }

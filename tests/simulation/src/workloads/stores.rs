@@ -1,0 +1,83 @@
+//! Looks at logs and storages all the while: what they say of themselves at any time must fit.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use plinth_api::coordinator::PROCESSES;
+use plinth_api::director::LiveLayout;
+use plinth_api::{Client, Endpoint, Nothing, Target, log, storage};
+use plinth_service::Transport;
+use plinth_types::{Epoch, StoreId, Tag, Version};
+use serde::de::DeserializeOwned;
+
+use crate::invariants::{dropped_is_durable, locks_never_go_back};
+use crate::scene::Scene;
+
+/// The longest pause between two looks.
+const PAUSE: Duration = Duration::from_millis(400);
+/// How long one question may take.
+const ASK: Duration = Duration::from_millis(500);
+
+/// What gateways tell of the layout.
+pub(crate) const LAYOUT: Endpoint<Nothing, LiveLayout> = Endpoint::get("/v1/layout");
+
+pub(crate) async fn run(scene: Scene) {
+    let peers = Client::new(scene.peers.clone());
+    let mut served: BTreeMap<StoreId, Epoch> = BTreeMap::new();
+    while scene.is_working() {
+        let gateway = scene.any_gateway();
+        let layout = gateway.ask(&LAYOUT).await.ok().filter(|layout| layout.accepting_commits);
+        if let (Some(layout), Ok(found)) = (layout, gateway.ask(&PROCESSES).await) {
+            let recorded = &layout.recorded.config.layout;
+            let now = scene.history.moment();
+            scene.history.record().accepted.entry(recorded.epoch).or_insert(now);
+            for log in &recorded.logs {
+                served.insert(log.store, recorded.epoch);
+            }
+            let urls = |kind: &str| -> Vec<String> {
+                let rows = found.processes.iter().filter(|row| row.service.starts_with(kind));
+                rows.map(|row| row.url.clone()).collect()
+            };
+            let logs = ask_all(&peers, &urls("log-"), &log::STATUS).await;
+            let storages = ask_all(&peers, &urls("storage-"), &storage::STATUS).await;
+            let locked = logs.iter().map(|log| (log.store, log.locked)).collect();
+            scene.findings.report_all(
+                locks_never_go_back::NAME,
+                locks_never_go_back::check(&served, &locked),
+            );
+            let mut dropped: BTreeMap<Tag, Version> = BTreeMap::new();
+            for extent in logs.iter().flat_map(|log| &log.tags) {
+                let most = dropped.entry(extent.tag).or_default();
+                *most = (*most).max(extent.popped);
+            }
+            let mut durable = BTreeMap::new();
+            for team in &recorded.storage_teams {
+                for storage in &storages {
+                    let is_member = team.members.iter().any(|member| member.store == storage.store);
+                    let held = storage.tags.iter().find(|held| held.tag == team.tag);
+                    if let Some(held) = held.filter(|_| is_member) {
+                        durable.insert((team.tag, storage.store), held.durable);
+                    }
+                }
+            }
+            scene.findings.report_all(
+                dropped_is_durable::NAME,
+                dropped_is_durable::check(&dropped, &durable),
+            );
+        }
+        scene.pause(PAUSE).await;
+    }
+}
+
+/// The answers of those that answer.
+async fn ask_all<T: DeserializeOwned>(
+    peers: &Client<Transport>,
+    urls: &[String],
+    endpoint: &Endpoint<Nothing, T>,
+) -> Vec<T> {
+    let answers = urls.iter().map(async |url| {
+        peers.call(&Target::address(url), endpoint, &Nothing {}, None, ASK).await.ok()
+    });
+    join_all(answers).await.into_iter().flatten().collect()
+}
