@@ -96,6 +96,9 @@ impl Database {
             if marker.is_none() && !is_marked {
                 let version = request.read_version.unwrap_or_default();
                 marker = Some(mark(&mut request, version, self.runtime.random_u128()));
+                if self.runtime.fault("client.mark_not_read") {
+                    request.reads.pop();
+                }
             }
             request.epoch = topology.epoch();
             let error = match self.try_commit(&topology, &request, left).await {
@@ -106,6 +109,11 @@ impl Database {
                 Ok(Attempt::Again(why)) => {
                     attempts.failed(why);
                     continue;
+                }
+                Err(ClientError::CommitUnknownResult(_))
+                    if self.runtime.fault("client.conflict_for_unknown") =>
+                {
+                    return Err(ClientError::Conflict);
                 }
                 Err(ClientError::CommitUnknownResult(why)) => {
                     attempts.failed(why.clone());

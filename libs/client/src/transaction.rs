@@ -390,7 +390,9 @@ impl Transaction {
         let key = id.key();
         let version = self.read_version().await?;
         let value = self.database.get_at(version, &key, self.deadline).await?;
-        self.state(|state| state.reads.push(KeyRange::single(&key)));
+        if !self.database.runtime.fault("client.id_not_read") {
+            self.state(|state| state.reads.push(KeyRange::single(&key)));
+        }
         Ok(value.and_then(|value| Outcome::from_value(&value)))
     }
 

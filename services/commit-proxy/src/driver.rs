@@ -19,6 +19,7 @@ use tracing::{Instrument as _, Span};
 use crate::Limits;
 use crate::calls::{self, Done};
 use crate::command::{Command, Ticket, Work};
+use crate::faults;
 use crate::machine::CommitProxy;
 use crate::meters::Meters;
 use crate::refusal::Refusal;
@@ -207,7 +208,8 @@ impl Driver {
                 let _ = reply.send(result);
                 vec![]
             }
-            Event::Commit(epoch, transaction, waiting) => {
+            Event::Commit(epoch, mut transaction, waiting) => {
+                faults::on_commit(self.context.runtime(), &mut transaction);
                 let ticket = self.ticket();
                 self.commits.insert(ticket, waiting);
                 self.machine.commit(ticket, epoch, transaction)
@@ -240,7 +242,10 @@ impl Driver {
         self.machine.set_time(self.started.elapsed());
         let commands = match done {
             Done::Versioned(batch, place) => self.machine.versioned(batch, place),
-            Done::Resolved(batch, verdicts) => self.machine.resolved(batch, &verdicts),
+            Done::Resolved(batch, mut verdicts) => {
+                faults::on_verdicts(self.context.runtime(), &mut verdicts);
+                self.machine.resolved(batch, &verdicts)
+            }
             Done::Logged(batch) => self.machine.logged(batch),
             Done::Reported(batch) => {
                 self.spans.remove(&batch);
@@ -297,7 +302,12 @@ impl Driver {
                 Command::Report { batch, members, request } => {
                     let span = self.span_of(batch);
                     let call = calls::report(self.peers(), members, batch, request);
-                    self.spawn("report", call.instrument(span));
+                    if self.context.runtime().fault("commit_proxy.answer_before_reported") {
+                        drop(self.context.scope().spawn("report", faults::late(call)));
+                        self.spawn("no report", std::future::ready(Done::Reported(batch)));
+                    } else {
+                        self.spawn("report", call.instrument(span));
+                    }
                 }
                 Command::AskReadVersion { round, tickets, members } => {
                     let spans = tickets.iter().filter_map(|ticket| self.reads.get(ticket));
@@ -309,6 +319,7 @@ impl Driver {
                 Command::AnswerCommit { ticket, result } => {
                     self.meters.answer(result.as_ref().err());
                     if let Some(waiting) = self.commits.remove(&ticket) {
+                        let result = faults::on_answer(self.context.runtime(), result);
                         // A caller that has gone needs no answer.
                         let _ = waiting.reply.send(result);
                     }

@@ -30,6 +30,7 @@ mod calls;
 mod command;
 mod config;
 mod driver;
+mod faults;
 mod http;
 mod machine;
 mod meters;

@@ -50,10 +50,8 @@ pub(crate) async fn gather(node: &Arc<Node>, since: Instant) -> Result<Inputs, F
     }));
     let answers: BTreeMap<StoreId, Heard> = answers.await.into_iter().flatten().collect();
 
-    let silent = match node.context.runtime().fault("coordinator.unknown_is_none") {
-        true => Known::None,
-        false => Known::Unknown,
-    };
+    let unknown_is_none = node.context.runtime().fault("coordinator.unknown_is_none");
+    let silent = if unknown_is_none { Known::None } else { Known::Unknown };
     let cluster_id = node.cluster.cluster_id;
     let foremen = reports
         .into_values()
@@ -69,7 +67,7 @@ pub(crate) async fn gather(node: &Arc<Node>, since: Instant) -> Result<Inputs, F
             Some((store, WorkerReport { service: service.clone(), kept: heard.kept }))
         })
         .collect();
-    Ok(Inputs {
+    let inputs = Inputs {
         cluster_id,
         own: raft_state(&own),
         cluster_file: node.cluster.names(),
@@ -81,7 +79,16 @@ pub(crate) async fn gather(node: &Arc<Node>, since: Instant) -> Result<Inputs, F
         foremen,
         workers,
         me,
-    })
+    };
+    Ok(if unknown_is_none { ignorant(inputs) } else { inputs })
+}
+
+/// A deliberate fault: whoever was not asked yet has nothing, and nobody was asked but coordinators.
+fn ignorant(inputs: Inputs) -> Inputs {
+    let none =
+        |node: &NodeId| (node.clone(), ForemanReport { cluster_id: None, workers: Vec::new() });
+    let foremen = inputs.initial_nodes.iter().map(none).collect();
+    Inputs { foremen, workers: BTreeMap::new(), ..inputs }
 }
 
 /// What a coordinator's report says of its Raft store.

@@ -298,7 +298,12 @@ impl Driver {
             return;
         };
         match result {
-            Ok(copied) => self.take_up(&assignment, copied, replies),
+            Ok(mut copied) => {
+                if self.context.runtime().fault("log.copy_nothing") {
+                    copied.iter_mut().for_each(|copy| copy.entries.clear());
+                }
+                self.take_up(&assignment, copied, replies);
+            }
             Err(problem) => {
                 tracing::warn!(epoch = assignment.epoch.0, %problem, "can't copy what the epoch needs");
                 for reply in replies {

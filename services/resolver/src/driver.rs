@@ -90,6 +90,9 @@ impl Driver {
                 if self.context.runtime().fault("resolver.ignore_reads") {
                     batch.transactions.iter_mut().for_each(|footprint| footprint.reads.clear());
                 }
+                if self.context.runtime().fault("resolver.judge_too_old") {
+                    self.rejuvenate(&mut batch);
+                }
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
                 self.replies.insert(ticket, reply);
@@ -98,6 +101,16 @@ impl Driver {
             }
             Event::Status(reply) => {
                 let _ = reply.send(Ok(self.machine.status()));
+            }
+        }
+    }
+
+    /// A deliberate fault: what read too long ago is taken to have read just now.
+    fn rejuvenate(&self, batch: &mut Resolution) {
+        let oldest = self.machine.oldest_at(batch.version);
+        for footprint in &mut batch.transactions {
+            if footprint.read_version.is_some_and(|read| read < oldest) {
+                footprint.read_version = Some(batch.version.minus(1));
             }
         }
     }

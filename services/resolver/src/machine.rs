@@ -233,6 +233,13 @@ impl Resolver {
         Ok(decisions)
     }
 
+    /// The least version that a transaction of the batch with this version may have read at.
+    #[must_use]
+    pub fn oldest_at(&self, version: Version) -> Version {
+        let reign = self.reign.as_ref();
+        reign.map_or(Version::ZERO, |reign| reign.history.oldest().max(version.minus(reign.window)))
+    }
+
     /// Where it stands.
     #[must_use]
     pub fn status(&self) -> Status {

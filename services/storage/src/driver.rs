@@ -28,7 +28,7 @@ use crate::pulling::{self, Next, Place, Pop, Pull, Pulled, Task};
 use crate::reading;
 use crate::records::{self, Position};
 use crate::refusal::{Breach, Refusal};
-use crate::stream::{Stream, Unusable, Urgency};
+use crate::stream::{Accepted, Stream, Unusable, Urgency};
 use crate::waiting::Waiting;
 use crate::watching::Watches;
 
@@ -272,8 +272,12 @@ impl Driver {
                 .filter(|log| log.tags.contains(&tag.tag))
                 .map(|log| Target::from(&log.peer.pid))
                 .collect();
+            let keeps_void = self.context.runtime().fault("storage.keep_void");
             if let Some(stream) = self.streams.get_mut(&tag.tag) {
                 let applied = stream.version();
+                if keeps_void {
+                    stream.begin(generation, tag.ranges.clone(), window_versions);
+                }
                 stream
                     .assign(generation, tag.ranges, window_versions)
                     .map_err(|breach| breached(&breach))?;
@@ -358,6 +362,10 @@ impl Driver {
             return Ok(());
         };
         let accepted = match stream.accept(answer) {
+            // A deliberate fault: whatever a log has counts as committed.
+            Ok(accepted) if self.context.runtime().fault("storage.take_all_for_committed") => {
+                Accepted { known_committed: accepted.end, ..accepted }
+            }
             Ok(accepted) => accepted,
             Err(unusable @ Unusable::Superseded(_)) => {
                 tracing::info!(%tag, %unusable, "nothing more is applied in this epoch");
@@ -389,6 +397,11 @@ impl Driver {
         };
         stream.advance(accepted.end, accepted.known_committed, self.limits.window_bytes);
         let (version, committed) = (stream.version(), stream.committed());
+        if self.context.runtime().fault("storage.pop_above_durable")
+            && let Some(watched) = self.durable.get(&tag)
+        {
+            watched.send_replace(committed);
+        }
         if stream.is_congested(self.limits.window_bytes) {
             self.held.insert(tag, next);
         } else {
@@ -551,6 +564,7 @@ impl Driver {
             let applied = self.streams.values().map(Stream::version).max().unwrap_or_default();
             request.version = request.version.min(applied);
         }
+        request.newest |= self.context.runtime().fault("storage.read_newest");
         let result = match self.tenure.serves(request.epoch) {
             Ok(()) => reading::read(&self.streams, &*self.store, &request, self.limits),
             Err(error) => Err(error.into()),

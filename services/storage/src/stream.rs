@@ -200,8 +200,19 @@ impl Stream {
             self.window.drop_above(sure);
             self.version = self.version.min(sure);
         }
-        self.term = Some(Term { generation, ranges, window_versions });
+        self.begin(generation, ranges, window_versions);
         Ok(())
+    }
+
+    /// Begins a generation with all that is in memory, void or not: a part of [`Stream::assign`], and
+    /// alone a deliberate fault.
+    pub(crate) fn begin(
+        &mut self,
+        generation: Generation,
+        ranges: Vec<KeyRange>,
+        window_versions: u64,
+    ) {
+        self.term = Some(Term { generation, ranges, window_versions });
     }
 
     /// Ends the stream's part in an epoch: nothing is served or made durable until it is assigned

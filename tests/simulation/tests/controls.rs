@@ -1,43 +1,119 @@
-//! Negative controls: each deliberate fault is noticed within some seeds. A harness that misses one
-//! would miss the bug that it stands for.
+//! Negative controls: each deliberate fault is noticed within some seeds, and by what it should be
+//! noticed by. A harness that misses one would miss the bug that it stands for.
 
 #![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use plinth_test_simulation::campaign::{Campaign, Outcome};
 
-/// Runs seeds until one notices the fault, `seeds` of them at most.
-fn is_noticed(control: &str, seeds: u64) {
+/// Runs seeds until one notices the fault by one of `by` (an invariant's or a check's name, or what it
+/// begins with), `seeds` of them at most. `among` are the kinds of what befalls the cluster meanwhile.
+fn is_noticed(control: &str, among: &[&str], seeds: u64, by: &[&str]) {
     let executable = Path::new(env!("CARGO_BIN_EXE_simulate"));
-    let campaign = Campaign::new(executable).with_control(control);
-    let (mut noticed, mut fired) = (false, 0);
+    let campaign = Campaign::new(executable).with_control(control).with_faults(among);
+    let (mut noticed, mut fired, mut others) = (false, 0, BTreeSet::new());
     let note = |outcome: Outcome| {
-        if let Outcome::Ran(report) = &outcome {
+        if let Outcome::Ran(report) = outcome {
             fired += report.fired;
-            noticed |= !report.violations.is_empty();
+            for violation in report.violations {
+                let name = violation.invariant;
+                if by.iter().any(|by| name.starts_with(by)) {
+                    noticed = true;
+                } else {
+                    others.insert(name);
+                }
+            }
         }
         !noticed
     };
     campaign.run_all(1..=seeds, note).expect("processes");
     assert!(fired > 0, "{control} never took place");
-    assert!(noticed, "{control} took place {fired} times and was not noticed in {seeds} seeds");
+    assert!(
+        noticed,
+        "{control} took place {fired} times and was not noticed in {seeds} seeds by {by:?}; broken \
+         were {others:?}"
+    );
 }
 
 macro_rules! controls {
-    ($($name:ident: $control:literal within $seeds:literal;)*) => {
-        $(#[test] fn $name() { is_noticed($control, $seeds); })*
+    ($($name:ident: $control:literal $(among $($among:literal),+)? within $seeds:literal by $by:expr;)*) => {
+        $(#[test] fn $name() { is_noticed($control, &[$($($among),+)?], $seeds, &$by); })*
     };
 }
 
+/// An acknowledged commit is not there, or another one than was acknowledged.
+const LOST: [&str; 10] = [
+    "acknowledged is there",
+    "acknowledged_is_kept",
+    "registers",
+    "increment",
+    "sideband",
+    "set",
+    "bank",
+    "cycle",
+    "lists",
+    "replay",
+];
+/// A transaction that has not read what it should have.
+const UNSERIALIZABLE: [&str; 7] =
+    ["lists", "replay", "bank", "cycle", "pairs", "registers", "each id once"];
+/// A read is older than what was known when it began.
+const STALE: [&str; 4] = ["sideband", "increment", "versions_follow_real_time", "real time"];
+
 controls! {
-    a_log_that_acknowledges_before_it_syncs: "log.ack_before_sync" within 40;
-    a_log_that_loses_an_entry: "log.lose_entry=10" within 40;
-    a_proxy_that_skips_a_log: "commit_proxy.skip_log" within 40;
-    a_proxy_that_answers_before_the_logs_have: "commit_proxy.answer_before_logged" within 40;
-    a_sequencer_that_forgets_a_report: "sequencer.forget_report=20" within 10;
-    a_storage_that_skips_an_entry: "storage.skip_entry=100" within 10;
-    a_storage_that_reads_too_early: "storage.read_too_early" within 20;
-    a_storage_that_takes_written_for_durable: "storage.durable_before_sync" within 40;
-    a_director_that_recovers_only_to_what_is_known_committed: "director.recover_to_known_committed" within 40;
+    a_log_that_acknowledges_before_it_syncs:
+        "log.ack_before_sync" among "power loss", "blackout" within 8
+        by ["found by a service", "locks_never_go_back"];
+    a_log_that_loses_an_entry: "log.lose_entry=10" within 16 by ["replicas_are_identical", "registers", "replay"];
+    a_log_whose_locks_are_not_persisted: "log.lock_not_persisted" within 16 by ["locks_never_go_back"];
+    a_locked_log_that_confirms_an_earlier_epoch:
+        "log.confirm_stale" within 4 by ["locked_logs_confirm_nothing_earlier"];
+    a_log_that_copies_nothing: "log.copy_nothing" within 16 by LOST;
+    a_proxy_that_skips_a_log:
+        "commit_proxy.skip_log" among "kill" within 24 by ["replicas_are_identical"];
+    a_proxy_that_answers_before_the_logs_have:
+        "commit_proxy.answer_before_logged" within 8 by LOST;
+    a_proxy_that_answers_before_the_sequencer_knows:
+        "commit_proxy.answer_before_reported" within 4 by STALE;
+    a_proxy_that_skips_the_confirmation:
+        "commit_proxy.skip_confirmation" among "isolate" within 40 by STALE;
+    a_proxy_that_ignores_what_resolvers_say:
+        "commit_proxy.ignore_verdicts" within 8 by UNSERIALIZABLE;
+    a_proxy_whose_atomic_operations_conflict_with_nobody:
+        "commit_proxy.atomics_do_not_conflict" within 8 by ["bank", "lists", "replay"];
+    a_proxy_that_tells_a_conflict_where_nobody_knows:
+        "commit_proxy.conflict_for_unknown" within 16
+        by ["refused is not there", "replay", "lists: duplicate", "each id once"];
+    a_resolver_that_ignores_reads: "resolver.ignore_reads=10" within 8 by UNSERIALIZABLE;
+    a_resolver_that_judges_what_is_too_old: "resolver.judge_too_old" within 16 by UNSERIALIZABLE;
+    a_sequencer_that_forgets_a_report: "sequencer.forget_report=20" within 4 by STALE;
+    a_client_that_reuses_a_read_version: "client.old_read_version" within 4 by STALE;
+    a_client_whose_marks_are_not_read:
+        "client.mark_not_read" within 24 by ["replay", "lists: duplicate"];
+    a_client_whose_ids_are_not_read: "client.id_not_read" within 24 by ["each id once", "replay"];
+    a_client_that_tells_a_conflict_where_it_does_not_know:
+        "client.conflict_for_unknown" within 16 by ["refused is not there", "replay", "lists"];
+    a_storage_that_skips_an_entry: "storage.skip_entry=100" within 4 by LOST;
+    a_storage_that_reads_too_early:
+        "storage.read_too_early" among "hold", "delay", "isolate" within 24
+        by ["replay", "cycle", "lists", "registers", "sideband", "increment"];
+    a_storage_that_reads_the_newest: "storage.read_newest" within 8 by ["replay", "registers"];
+    a_storage_that_takes_written_for_durable:
+        "storage.durable_before_sync" among "power loss", "kill" within 8
+        by ["dropped_is_durable"];
+    a_storage_that_pops_what_is_not_durable:
+        "storage.pop_above_durable" within 4 by ["dropped_is_durable"];
+    a_storage_that_keeps_what_is_void:
+        "storage.keep_void" within 16 by ["replicas_are_identical", "sideband", "acknowledged", "increment"];
+    a_storage_that_takes_all_for_committed:
+        "storage.take_all_for_committed" within 8 by ["found by a service"];
+    a_director_that_recovers_only_to_what_is_known_committed:
+        "director.recover_to_known_committed" among "kill" within 8 by LOST;
+    a_director_that_skips_the_system_transaction:
+        "director.skip_system_transaction" within 4 by ["stored_config_is_recorded"];
+    a_coordinator_that_takes_silence_for_none:
+        "coordinator.unknown_is_none" among "blackout" within 24
+        by ["epochs_have_one_director", "config_never_goes_back", "acknowledged"];
 }

@@ -56,8 +56,10 @@ pub(crate) async fn recover(reign: &Reign) -> Result<Infallible, Fatal> {
     let tended = reign.phase(Phase::RecordingLayout, recording).await?;
     tending::start(reign, &plan, tended);
     reign.phase(Phase::Monitoring, monitoring::run(reign, &plan)).await?;
-    let proving = system_transaction::run(reign, &plan, &read);
-    reign.phase(Phase::SystemTransaction, proving).await?;
+    if !reign.context.runtime().fault("director.skip_system_transaction") {
+        let proving = system_transaction::run(reign, &plan, &read);
+        reign.phase(Phase::SystemTransaction, proving).await?;
+    }
     reign.phase(Phase::AcceptingCommits, accepting_commits::run(reign, &plan)).await?;
     rate::start(reign, &plan);
     reign.phase(Phase::FullyRecovered, fully_recovered::run(reign, &plan)).await?;

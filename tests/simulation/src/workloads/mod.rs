@@ -23,6 +23,8 @@ pub(crate) use transactions::user;
 const SINGLE: usize = 2;
 const TRANSACTIONS: usize = 3;
 
+/// The workload that is chosen most often.
+const LISTS: &str = "lists";
 /// The workloads of single keys.
 const SINGLES: [&str; 3] = ["registers", "counters", "sideband"];
 
@@ -37,11 +39,15 @@ impl Workloads {
     /// Some, at random.
     #[must_use]
     pub fn choose(random: &dyn Random) -> Workloads {
-        let transactions: Vec<&str> = histories::ALL.iter().map(|workload| workload.name).collect();
-        Workloads {
-            singles: some(random, SINGLES.to_vec(), SINGLE),
-            transactions: some(random, transactions, TRANSACTIONS),
+        let mut names: Vec<&str> = histories::ALL.iter().map(|workload| workload.name).collect();
+        let mut transactions = Vec::new();
+        if random.next_u64().is_multiple_of(2) {
+            // It tells most of what is wrong.
+            transactions.push(LISTS);
+            names.retain(|name| *name != LISTS);
         }
+        transactions.extend(some(random, names, TRANSACTIONS - transactions.len()));
+        Workloads { singles: some(random, SINGLES.to_vec(), SINGLE), transactions }
     }
 
     /// Their names.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use plinth_api::coordinator::PROCESSES;
 use plinth_api::director::LiveLayout;
+use plinth_api::log::{CONFIRM, ConfirmQuery};
 use plinth_api::{Client, Endpoint, Nothing, Target, log, storage};
 use plinth_service::Transport;
 use plinth_types::{Epoch, StoreId, Tag, Version};
@@ -18,6 +19,9 @@ use crate::scene::Scene;
 const PAUSE: Duration = Duration::from_millis(400);
 /// How long one question may take.
 const ASK: Duration = Duration::from_millis(500);
+
+/// The name of what [`stale_confirmation`] finds.
+const LOCKED_LOGS: &str = "locked_logs_confirm_nothing_earlier";
 
 /// What gateways tell of the layout.
 pub(crate) const LAYOUT: Endpoint<Nothing, LiveLayout> = Endpoint::get("/v1/layout");
@@ -41,19 +45,21 @@ pub(crate) async fn run(scene: Scene) {
             };
             let logs = ask_all(&peers, &urls("log-"), &log::STATUS).await;
             let storages = ask_all(&peers, &urls("storage-"), &storage::STATUS).await;
-            let locked = logs.iter().map(|log| (log.store, log.locked)).collect();
+            let locked = logs.iter().map(|(_, log)| (log.store, log.locked)).collect();
             scene.findings.report_all(
                 locks_never_go_back::NAME,
                 locks_never_go_back::check(&served, &locked),
             );
+            let confirmed = stale_confirmation(&peers, &logs).await;
+            scene.findings.report_all(LOCKED_LOGS, confirmed);
             let mut dropped: BTreeMap<Tag, Version> = BTreeMap::new();
-            for extent in logs.iter().flat_map(|log| &log.tags) {
+            for extent in logs.iter().flat_map(|(_, log)| &log.tags) {
                 let most = dropped.entry(extent.tag).or_default();
                 *most = (*most).max(extent.popped);
             }
             let mut durable = BTreeMap::new();
             for team in &recorded.storage_teams {
-                for storage in &storages {
+                for (_, storage) in &storages {
                     let is_member = team.members.iter().any(|member| member.store == storage.store);
                     let held = storage.tags.iter().find(|held| held.tag == team.tag);
                     if let Some(held) = held.filter(|_| is_member) {
@@ -70,14 +76,31 @@ pub(crate) async fn run(scene: Scene) {
     }
 }
 
-/// The answers of those that answer.
+/// A locked log must not confirm an earlier epoch (invariant 3): by that a deposed proxy would go on
+/// serving versions. Answers the first that does.
+async fn stale_confirmation(
+    peers: &Client<Transport>,
+    logs: &[(String, log::Status)],
+) -> Option<String> {
+    let asked = logs.iter().filter(|(_, log)| log.locked > Epoch(1)).map(async |(url, log)| {
+        let epoch = Epoch(log.locked.0 - 1);
+        let question = ConfirmQuery { epoch };
+        let answer = peers.call(&Target::address(url), &CONFIRM, &question, None, ASK).await;
+        let (store, locked) = (log.store, log.locked);
+        answer.is_ok().then(|| format!("log {store}, locked by epoch {locked}, confirms {epoch}"))
+    });
+    join_all(asked).await.into_iter().flatten().next()
+}
+
+/// Who answers, and what.
 async fn ask_all<T: DeserializeOwned>(
     peers: &Client<Transport>,
     urls: &[String],
     endpoint: &Endpoint<Nothing, T>,
-) -> Vec<T> {
+) -> Vec<(String, T)> {
     let answers = urls.iter().map(async |url| {
-        peers.call(&Target::address(url), endpoint, &Nothing {}, None, ASK).await.ok()
+        let answer = peers.call(&Target::address(url), endpoint, &Nothing {}, None, ASK).await;
+        answer.ok().map(|answer| (url.clone(), answer))
     });
     join_all(answers).await.into_iter().flatten().collect()
 }
