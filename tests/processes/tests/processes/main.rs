@@ -7,6 +7,7 @@ mod durability;
 mod endings;
 mod failures;
 mod interactive;
+mod histories;
 mod lifecycle;
 mod requests;
 mod soak;
