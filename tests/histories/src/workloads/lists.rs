@@ -212,7 +212,7 @@ fn elements(name: &str, result: &ReadResult) -> Option<Vec<u64>> {
             let reading = Reading { limit: Some(u32::MAX), ..Reading::default() };
             let read = (reading, result.clone());
             let rows = rows(&read, name)?;
-            Some(rows.into_values().flat_map(|value| of_value(value)).collect())
+            Some(rows.into_values().flat_map(of_value).collect())
         }
     }
 }

@@ -9,6 +9,9 @@ use plinth_types::{Key, Value, Versionstamp};
 
 use crate::history::Transaction;
 
+/// Keys with their values.
+pub(super) type Rows<'a> = BTreeMap<&'a [u8], &'a [u8]>;
+
 /// The most rows of a range.
 const MOST: u32 = 10_000;
 
@@ -56,7 +59,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
 pub(super) fn rows<'a>(
     (reading, result): &'a (Reading, ReadResult),
     prefix: &str,
-) -> Option<BTreeMap<&'a [u8], &'a [u8]>> {
+) -> Option<Rows<'a>> {
     let ReadResult::Range { from, to, items, more } = result else { return None };
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
@@ -77,7 +80,7 @@ pub(super) fn rows<'a>(
 pub(super) fn sights<'a>(
     transactions: &'a [Transaction],
     prefix: &str,
-) -> Vec<(&'a Transaction, BTreeMap<&'a [u8], &'a [u8]>)> {
+) -> Vec<(&'a Transaction, Rows<'a>)> {
     let mut sights = Vec::new();
     for transaction in transactions {
         for step in &transaction.steps {
