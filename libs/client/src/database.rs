@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plinth_api::commit_proxy::Committed;
 use plinth_api::{CallError, ErrorCode, Target};
-use plinth_runtime::{Runtime, Scope};
+use plinth_runtime::{Runtime, Scope, ScopeGuard};
 use plinth_service::Peers;
 use plinth_types::{Key, Mutation, Value, Version};
 use tokio::time::sleep;
@@ -42,6 +42,8 @@ pub struct Database {
     pub(crate) followed: Followed,
     pub(crate) read_versions: ReadVersions,
     pub(crate) key_reads: KeyReads,
+    /// Keeps the tasks of a connection from outside; a service's live in its own scope.
+    pub(crate) connection: Option<Arc<ScopeGuard>>,
 }
 
 impl Database {
@@ -56,7 +58,8 @@ impl Database {
         let followed = follow(scope, peers.clone(), coordinators);
         let read_versions = ReadVersions::new(scope, peers.clone(), followed.clone());
         let key_reads = KeyReads::new(scope, peers.clone());
-        Database { runtime: runtime.clone(), peers, followed, read_versions, key_reads }
+        let runtime = runtime.clone();
+        Database { runtime, peers, followed, read_versions, key_reads, connection: None }
     }
 
     /// Who does what now, as far as it is known.

@@ -7,9 +7,13 @@
 //!
 //! What fails on the way is tried again until a deadline, in the next epoch if need be. Whatever
 //! becomes of a commit's answer, the commit takes effect once: see [`idempotency`](IdempotencyId).
+//!
+//! A program that is no part of the cluster begins with [`Database::connect`]; what it needs beside
+//! is given out again here, so that it depends on this crate alone. `examples/rust` has some.
 
 mod attempts;
 mod committing;
+mod connecting;
 mod database;
 mod error;
 mod expiry;
@@ -23,6 +27,7 @@ mod topology;
 mod transaction;
 mod watching;
 
+pub use connecting::ConnectError;
 pub use database::{Database, Read};
 pub use error::{ClientError, TransactionError};
 pub use expiry::{ATTEMPT_AGE, Ages, Forgetting, ID_AGE, forget_outcomes};
@@ -30,3 +35,7 @@ pub use idempotency::{ID_LIMIT, IdempotencyId, Outcome};
 pub use selector::KeySelector;
 pub use topology::{Followed, Topology, follow};
 pub use transaction::{Isolation, RangeOptions, RangeResult, Transaction};
+
+pub use plinth_runtime::Runtime;
+pub use plinth_service::{Secret, SecretError};
+pub use plinth_types::{AtomicOp, Key, KeyRange, Value, Version, Versionstamp};

@@ -36,13 +36,15 @@ const SEND_ATTEMPTS: usize = 3;
 /// The largest answer that is taken, in bytes.
 const ANSWER_LIMIT: usize = 64 << 20;
 
+/// What a program that is no service is called in traces.
+const OUTSIDE: &str = "client";
+
 /// Who sends.
 #[derive(Clone, Debug, Default)]
 pub struct Sender {
-    /// The service; none for a person's command.
+    /// The service; none for a program from outside: a person's command, or a client.
     pub service: Option<ServiceRef>,
-    /// Sent as proof: the cluster's with every request of a service, the administrator's only where
-    /// there is no service.
+    /// Sent as proof with every request. A service sends the cluster's alone.
     pub secrets: Secrets,
 }
 
@@ -193,17 +195,13 @@ impl Identity {
                 headers.insert(name, value);
             }
         };
+        let Secrets { cluster: secret, administrator: token } = &sender.secrets;
+        put(HEADER_SECRET, secret.as_ref().and_then(|secret| secret.header("")));
         match &sender.service {
-            Some(service) => {
-                put(HEADER_FROM, HeaderValue::try_from(service.to_string()).ok());
-                put(HEADER_SECRET, sender.secrets.cluster.as_ref().and_then(|s| s.header("")));
-            }
-            None => {
-                let token = sender.secrets.administrator.as_ref();
-                put("authorization", token.and_then(|s| s.header("Bearer ")));
-            }
+            Some(service) => put(HEADER_FROM, HeaderValue::try_from(service.to_string()).ok()),
+            None => put("authorization", token.as_ref().and_then(|token| token.header("Bearer "))),
         }
-        let name = sender.service.as_ref().map_or_else(|| "command".to_owned(), |s| s.to_string());
+        let name = sender.service.as_ref().map_or_else(|| OUTSIDE.to_owned(), |s| s.to_string());
         Identity { name, headers, cluster }
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use axum::extract::State;
 use plinth_api::commit_proxy::{CommitRequest, Committed, ReadVersion, ReadVersionRequest};
-use plinth_api::coordinator::{Appointed, Bootstrap, Status};
+use plinth_api::coordinator::{
+    Appointed, Bootstrap, BootstrapReport, ProcessRow, Processes, Status,
+};
 use plinth_api::director::{LayoutQuery, LiveLayout};
 use plinth_api::storage::{
     KeysAnswer, KeysRead, ReadAnswer, ReadBatch, ReadBatchAnswer, ReadRequest, WatchAnswer,
@@ -39,6 +41,7 @@ pub(crate) struct Played(Arc<Mutex<Script>>);
 #[derive(Default)]
 pub(crate) struct Script {
     pub(crate) status: Option<Status>,
+    row: Option<ProcessRow>,
     pub(crate) layout: Option<LiveLayout>,
     /// The director answers no poll.
     pub(crate) director_silent: bool,
@@ -82,6 +85,18 @@ fn not_ready() -> Failure {
 #[utoipa::path(get, path = "/v1/status", responses((status = 200)))]
 async fn status(State(played): State<Played>) -> Answer<Status> {
     played.script(|script| script.status.clone()).map(Json).ok_or_else(not_ready)
+}
+
+/// The one who is asked is the coordinator.
+#[utoipa::path(get, path = "/v1/processes", responses((status = 200)))]
+async fn processes(State(played): State<Played>) -> Answer<Processes> {
+    let row = played.script(|script| script.row.clone()).ok_or_else(not_ready)?;
+    Ok(Json(Processes { processes: vec![row] }))
+}
+
+#[utoipa::path(get, path = "/v1/bootstrap", responses((status = 200)))]
+async fn bootstrap() -> Answer<BootstrapReport> {
+    Err(not_ready())
 }
 
 #[utoipa::path(get, path = "/v1/layout", responses((status = 200)))]
@@ -206,23 +221,37 @@ pub(crate) struct World {
     pub(crate) database: Database,
 }
 
+/// How the coordinator stands among the processes.
+fn row_of(pid: &Pid) -> ProcessRow {
+    ProcessRow {
+        service: "coordinator-1".to_owned(),
+        node: pid.node.clone(),
+        os_pid: pid.os_pid,
+        url: format!("http://{}", pid.address),
+        role: "leader".to_owned(),
+    }
+}
+
 fn service(name: &str) -> ServiceRef {
     name.parse().unwrap()
 }
 
-async fn play(scope: &Scope, name: &str) -> (Played, Pid) {
+async fn play(scope: &Scope, name: &str, secrets: Secrets) -> (Played, Pid) {
     let options = HostOptions {
         service: service(name),
         bind: "127.0.0.1:0".to_owned(),
         advertise: None,
         cluster: None,
-        secrets: Secrets::default(),
+        secrets,
     };
     let host = Host::bind(Runtime::real(), options).await.unwrap();
     let pid = host.context().pid().clone();
     let played = Played(Arc::default());
+    played.script(|script| script.row = Some(row_of(&pid)));
     let routes = Routes::new()
+        .anyone(routes!(processes))
         .service(routes!(status))
+        .service(routes!(bootstrap))
         .service(routes!(layout))
         .service(routes!(read_version))
         .service(routes!(commit))
@@ -236,15 +265,24 @@ async fn play(scope: &Scope, name: &str) -> (Played, Pid) {
 
 impl World {
     pub(crate) async fn new() -> World {
+        World::with(Secrets::default()).await
+    }
+
+    /// One whose processes go by these secrets.
+    pub(crate) async fn with(secrets: Secrets) -> World {
         let (scope, end) = Scope::new();
-        let (first, first_pid) = play(&scope, "director-1@node-1").await;
-        let (second, second_pid) = play(&scope, "director-1@node-2").await;
-        let sender =
-            Sender { service: Some(service("gateway-1@node-1")), secrets: Secrets::default() };
+        let (first, first_pid) = play(&scope, "director-1@node-1", secrets.clone()).await;
+        let (second, second_pid) = play(&scope, "director-1@node-2", secrets.clone()).await;
+        let sender = Sender { service: Some(service("gateway-1@node-1")), secrets };
         let peers = Peers::new(Transport::new(Runtime::real(), scope.clone(), &sender));
         let database =
             Database::new(&Runtime::real(), &scope, peers, vec![Target::from(&first_pid)]);
         World { _end: end, first, second, pids: [first_pid, second_pid], database }
+    }
+
+    /// Where the coordinator answers.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.pids[0].address)
     }
 
     /// Begins an epoch whose director and proxy are one of the two; both are storages.
