@@ -1,6 +1,6 @@
 //! The gateway: the public API.
 
-use plinth_types::{AtomicOp, Epoch, Key, KeyRange, Value, Version, Versionstamp};
+use plinth_types::{AtomicOp, Epoch, Key, KeyRange, Value, ValueBytes, Version, Versionstamp};
 use serde::{Deserialize, Serialize};
 
 /// A value as JSON, where the caller asks for JSON.
@@ -9,6 +9,7 @@ pub struct KeyAnswer {
     /// The key.
     pub key: Key,
     /// Its value.
+    #[schema(value_type = ValueBytes)]
     pub value: Value,
     /// The version it was read at.
     pub version: Version,
@@ -36,6 +37,7 @@ pub struct Item {
     /// The key.
     pub key: Key,
     /// Its value.
+    #[schema(value_type = ValueBytes)]
     pub value: Value,
 }
 
@@ -59,7 +61,7 @@ pub enum Operand {
     /// A number.
     Number(i64),
     /// Bytes.
-    Bytes(Value),
+    Bytes(ValueBytes),
 }
 
 impl Operand {
@@ -80,6 +82,7 @@ pub struct Setting {
     /// The key.
     pub key: Key,
     /// Its new value.
+    #[schema(value_type = ValueBytes)]
     pub value: Value,
 }
 
@@ -118,6 +121,7 @@ pub struct Stamping {
     /// The key.
     pub key: Key,
     /// Its new value.
+    #[schema(value_type = ValueBytes)]
     pub value: Value,
     /// Where the ten bytes begin that the versionstamp replaces, in bytes.
     #[serde(default)]
@@ -129,30 +133,43 @@ pub struct Stamping {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// The key has this value.
+    #[schema(title = "SetChange")]
     Set(Setting),
     /// The key has no value.
+    #[schema(title = "ClearChange")]
     Clear(Clearing),
     /// No key of the range has a value.
+    #[schema(title = "ClearRangeChange")]
     ClearRange(RangeClearing),
     /// The sum of little-endian numbers.
+    #[schema(title = "AddChange")]
     Add(Operating),
     /// The smaller number.
+    #[schema(title = "MinChange")]
     Min(Operating),
     /// The larger number.
+    #[schema(title = "MaxChange")]
     Max(Operating),
     /// Bitwise and.
+    #[schema(title = "AndChange")]
     And(Operating),
     /// Bitwise or.
+    #[schema(title = "OrChange")]
     Or(Operating),
     /// Bitwise exclusive or.
+    #[schema(title = "XorChange")]
     Xor(Operating),
     /// The operand is appended, if the whole is within the limit of values.
+    #[schema(title = "AppendIfFitsChange")]
     AppendIfFits(Operating),
     /// No value, if it is the operand.
+    #[schema(title = "CompareAndClearChange")]
     CompareAndClear(Operating),
     /// A set whose key bears the versionstamp.
+    #[schema(title = "SetVersionstampedKeyChange")]
     SetVersionstampedKey(Stamping),
     /// A set whose value bears the versionstamp.
+    #[schema(title = "SetVersionstampedValueChange")]
     SetVersionstampedValue(Stamping),
 }
 
@@ -329,13 +346,16 @@ pub struct TransactionRequest {
 #[serde(untagged)]
 pub enum ReadResult {
     /// A key.
+    #[schema(title = "KeyRead")]
     Key {
         /// The key.
         key: Key,
         /// Its value; null where it has none.
+        #[schema(value_type = Option<ValueBytes>)]
         value: Option<Value>,
     },
     /// A range.
+    #[schema(title = "RangeRead")]
     Range {
         /// Its first key.
         from: Key,
@@ -404,6 +424,7 @@ pub struct WatchEvent {
     /// The key.
     pub key: Key,
     /// Its value; null where it has none.
+    #[schema(value_type = Option<ValueBytes>)]
     pub value: Option<Value>,
     /// The version that it was seen at.
     pub version: Version,

@@ -1,6 +1,6 @@
 //! The storage: applies the logs and serves reads at a version.
 
-use plinth_types::{Epoch, Incarnation, Key, KeyRange, StoreId, Tag, Value, Version};
+use plinth_types::{Epoch, Incarnation, Key, KeyRange, StoreId, Tag, Value, ValueBytes, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::commit_proxy::LogPeer;
@@ -70,6 +70,7 @@ pub struct KeyValue {
     /// The key.
     pub key: Key,
     /// Its value.
+    #[schema(value_type = ValueBytes)]
     pub value: Value,
 }
 
@@ -88,6 +89,7 @@ pub struct ReadAnswer {
     /// The version it was read at.
     pub version: Version,
     /// A value a key; none where the key has none.
+    #[schema(value_type = Vec<Option<ValueBytes>>)]
     pub values: Vec<Option<Value>>,
     /// An answer a range.
     pub ranges: Vec<RangeAnswer>,
@@ -124,6 +126,7 @@ pub struct KeysAnswer {
     pub version: Version,
     /// A value a key; none where the key has none. Empty where there is a problem.
     #[serde(default)]
+    #[schema(value_type = Vec<Option<ValueBytes>>)]
     pub values: Vec<Option<Value>>,
     /// Why it is not answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,6 +148,7 @@ pub struct WatchRequest {
     /// The key.
     pub key: Key,
     /// The value that the caller has seen; none where the key had none.
+    #[schema(value_type = Option<ValueBytes>)]
     pub seen: Option<Value>,
     /// The version that it was seen at: nothing earlier is compared with it.
     pub from: Version,
@@ -158,6 +162,7 @@ pub struct WatchAnswer {
     /// Whether the key has another value; only values known to be committed count.
     pub changed: bool,
     /// The value, where it has changed; none where the key has none now.
+    #[schema(value_type = Option<ValueBytes>)]
     pub value: Option<Value>,
     /// The version that the answer is about; where nothing changed, up to here.
     pub version: Version,
@@ -215,6 +220,7 @@ pub struct ShardConfig {
     /// The epoch of the durable version's generation.
     pub epoch: Epoch,
     /// The value of `\xff/system/config`; none where it has none.
+    #[schema(value_type = Option<ValueBytes>)]
     pub config: Option<Value>,
     /// The rows below `\xff/system/layout/shards/`.
     pub shards: Vec<KeyValue>,

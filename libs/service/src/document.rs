@@ -18,6 +18,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::caller::Access;
 use crate::failure::PROBLEM_JSON;
+use crate::schemas;
 
 /// The refusals of an operation that belongs to an epoch.
 pub const FENCED: &[ErrorCode] =
@@ -150,6 +151,7 @@ pub(crate) fn finish(mut openapi: OpenApi) -> OpenApi {
         .description(Some("Proves the administrator."));
     components.add_security_scheme(CLUSTER_SECRET, SecurityScheme::ApiKey(ApiKey::Header(secret)));
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer.build()));
+    let mut openapi = schemas::name(openapi);
     let mut strict = BTreeSet::new();
     for operation in openapi.paths.paths.values_mut().flat_map(operations) {
         for (status, response) in &mut operation.responses.responses {

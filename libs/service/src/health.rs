@@ -153,7 +153,7 @@ async fn metrics(State(context): State<Context>) -> Response {
 }
 
 #[utoipa::path(get, path = "/openapi.json", tag = "process", summary = "This document",
-    responses((status = 200, body = serde_json::Value)))]
+    responses((status = 200, content_type = "application/json", body = Object)))]
 async fn openapi(State(common): State<Common>) -> Response {
     let json = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, json)], common.document.to_string()).into_response()

@@ -25,6 +25,7 @@ mod monitor;
 mod patient;
 mod pool;
 mod routes;
+mod schemas;
 mod secrets;
 mod serve;
 mod shell;

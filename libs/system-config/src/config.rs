@@ -16,10 +16,13 @@ use serde::{Deserialize, Serialize};
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
+#[schema(title = "Service")]
 pub enum Service {
     /// It runs.
+    #[schema(title = "ServiceUp")]
     Up(Pid),
     /// It does not run; this is who it was.
+    #[schema(title = "ServiceDown")]
     Down(ServiceRef),
 }
 

@@ -33,7 +33,7 @@ pub const IDEMPOTENCY_KEYS_END: &[u8] = b"\xff/idempotency0";
 /// In JSON, bytes are a string where they are text, else `{"b64": "…"}`. Control characters are no
 /// text: JSON would make six bytes of each. Binary formats take them as they are.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 enum JsonBytes {
     Text(String),
     Base64 { b64: String },
@@ -67,14 +67,22 @@ fn deserialize_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes
     }
 }
 
+/// What base64 looks like, padding and all.
+const BASE64: &str =
+    "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+
 fn bytes_schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
     use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
     OneOfBuilder::new()
         .item(ObjectBuilder::new().schema_type(Type::String))
         .item(
             ObjectBuilder::new()
+                .title(Some("Base64"))
                 .schema_type(Type::Object)
-                .property("b64", ObjectBuilder::new().schema_type(Type::String))
+                .property(
+                    "b64",
+                    ObjectBuilder::new().schema_type(Type::String).pattern(Some(BASE64)),
+                )
                 .required("b64"),
         )
         .into()
@@ -160,6 +168,9 @@ bytes_type!(
     /// A value: any bytes.
     Value
 );
+
+/// [`Value`] under a name that the OpenAPI documents' generator does not take for any JSON at all.
+pub type ValueBytes = Value;
 
 impl Key {
     /// The first key after this one.

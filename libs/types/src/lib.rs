@@ -18,6 +18,7 @@ pub use identity::{
 pub use keys::{
     IDEMPOTENCY_KEYS, IDEMPOTENCY_KEYS_END, KEY_LIMIT, Key, KeyRange, SYSTEM_KEYSPACE,
     SYSTEM_SHARD, SYSTEM_SHARD_END, TRANSACTION_LIMIT, TRANSACTION_PARTS, VALUE_LIMIT, Value,
+    ValueBytes,
 };
 pub use mutation::Mutation;
 pub use numbers::{

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AtomicOp, Key, KeyRange, Value};
+use crate::{AtomicOp, Key, KeyRange, Value, ValueBytes};
 
 /// One change. A transaction's mutations are applied in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -13,6 +13,7 @@ pub enum Mutation {
         /// The key.
         key: Key,
         /// Its new value.
+        #[schema(value_type = ValueBytes)]
         value: Value,
     },
     /// The key has no value.
@@ -29,6 +30,7 @@ pub enum Mutation {
         /// The operation.
         op: AtomicOp,
         /// Its other side.
+        #[schema(value_type = ValueBytes)]
         operand: Value,
     },
 }

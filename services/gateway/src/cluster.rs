@@ -144,7 +144,7 @@ impl Gateway {
 }
 
 /// The cluster in one look. It answers during outages too.
-#[utoipa::path(get, path = "/v1/status", tag = "cluster", responses((status = 200, body = ClusterStatus)))]
+#[utoipa::path(get, path = "/v1/status", operation_id = "get_status", tag = "cluster", responses((status = 200, body = ClusterStatus)))]
 async fn status(State(gateway): State<Gateway>) -> Answer<ClusterStatus> {
     let mut problems = Vec::new();
     let coordinator = match gateway.ask(&coordinator::STATUS).await {
@@ -199,7 +199,7 @@ async fn status(State(gateway): State<Gateway>) -> Answer<ClusterStatus> {
 
 /// The configuration as the coordinators hold it, with its number as ETag.
 #[utoipa::path(
-    get, path = "/v1/config", tag = "cluster",
+    get, path = "/v1/config", operation_id = "get_config", tag = "cluster",
     responses(
         (status = 200, body = SystemConfig<ServiceRef>),
         (status = 304, description = "It is the one of If-None-Match"),
@@ -212,13 +212,13 @@ async fn config(State(gateway): State<Gateway>, asked: HeaderMap) -> Result<Resp
 }
 
 /// Who does what now, with processes.
-#[utoipa::path(get, path = "/v1/layout", tag = "cluster", responses((status = 200, body = LiveLayout)))]
+#[utoipa::path(get, path = "/v1/layout", operation_id = "get_layout", tag = "cluster", responses((status = 200, body = LiveLayout)))]
 async fn layout(State(gateway): State<Gateway>) -> Answer<LiveLayout> {
     gateway.live().await.map(Json)
 }
 
 /// The recoveries, newest first.
-#[utoipa::path(get, path = "/v1/recoveries", tag = "cluster", responses((status = 200, body = Recoveries)))]
+#[utoipa::path(get, path = "/v1/recoveries", operation_id = "list_recoveries", tag = "cluster", responses((status = 200, body = Recoveries)))]
 async fn recoveries(State(gateway): State<Gateway>) -> Result<Response, Failure> {
     gateway.ask(&coordinator::RECOVERIES).await.map(served)
 }
@@ -236,25 +236,25 @@ async fn begin_recovery(
 }
 
 /// The nodes and their workers.
-#[utoipa::path(get, path = "/v1/nodes", tag = "cluster", responses((status = 200, body = Nodes)))]
+#[utoipa::path(get, path = "/v1/nodes", operation_id = "list_nodes", tag = "cluster", responses((status = 200, body = Nodes)))]
 async fn nodes(State(gateway): State<Gateway>) -> Result<Response, Failure> {
     gateway.ask(&coordinator::NODES).await.map(served)
 }
 
 /// The processes of the cluster, each with its role.
-#[utoipa::path(get, path = "/v1/processes", tag = "cluster", responses((status = 200, body = Processes)))]
+#[utoipa::path(get, path = "/v1/processes", operation_id = "list_processes", tag = "cluster", responses((status = 200, body = Processes)))]
 async fn processes(State(gateway): State<Gateway>) -> Result<Response, Failure> {
     gateway.ask(&coordinator::PROCESSES).await.map(served)
 }
 
 /// The members of the coordinators' group.
-#[utoipa::path(get, path = "/v1/members", tag = "cluster", responses((status = 200, body = Members)))]
+#[utoipa::path(get, path = "/v1/members", operation_id = "list_members", tag = "cluster", responses((status = 200, body = Members)))]
 async fn members(State(gateway): State<Gateway>) -> Result<Response, Failure> {
     gateway.ask(&coordinator::MEMBERS).await.map(served)
 }
 
 /// How many nodes may still be lost, and what is wrong. It answers during outages too.
-#[utoipa::path(get, path = "/v1/cluster/health", tag = "cluster", responses((status = 200, body = ClusterHealth)))]
+#[utoipa::path(get, path = "/v1/cluster/health", operation_id = "get_cluster_health", tag = "cluster", responses((status = 200, body = ClusterHealth)))]
 async fn health(State(gateway): State<Gateway>) -> Response {
     match gateway.ask(&coordinator::HEALTH).await {
         Ok(answer) => served(answer),

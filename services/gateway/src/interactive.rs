@@ -67,7 +67,7 @@ impl Gateway {
 
 /// Begins an interactive transaction: reads that see its own writes, then a commit within 5 s.
 #[utoipa::path(
-    post, path = "/v1/transactions/begin", tag = "transactions",
+    post, path = "/v1/transactions/begin", operation_id = "begin_transaction", tag = "transactions",
     responses((status = 200, body = Begun))
 )]
 async fn begin(
@@ -101,7 +101,7 @@ fn key_in(path: &str, key_b64: Option<&str>) -> Result<(String, Key), Failure> {
 
 /// Reads a key as the transaction sees it.
 #[utoipa::path(
-    get, path = "/v1/transactions/{id}/keys/{*key}", tag = "transactions",
+    get, path = "/v1/transactions/{id}/keys/{*key}", operation_id = "get_key_in_transaction", tag = "transactions",
     params(("id" = String, Path, description = "the transaction"),
         ("key" = String, Path, description = "the key, percent-encoded"), KeyQuery),
     responses((status = 200, description = "the value",
@@ -146,7 +146,7 @@ async fn get_in(
 
 /// Writes a key in the transaction.
 #[utoipa::path(
-    put, path = "/v1/transactions/{id}/keys/{*key}", tag = "transactions",
+    put, path = "/v1/transactions/{id}/keys/{*key}", operation_id = "put_key_in_transaction", tag = "transactions",
     params(("id" = String, Path, description = "the transaction"),
         ("key" = String, Path, description = "the key, percent-encoded"), KeyQuery),
     request_body(content = String, description = "the value: any bytes", content_type = "application/octet-stream"),
@@ -176,7 +176,7 @@ async fn put_in(
 
 /// Removes a key in the transaction.
 #[utoipa::path(
-    delete, path = "/v1/transactions/{id}/keys/{*key}", tag = "transactions",
+    delete, path = "/v1/transactions/{id}/keys/{*key}", operation_id = "delete_key_in_transaction", tag = "transactions",
     params(("id" = String, Path, description = "the transaction"),
         ("key" = String, Path, description = "the key, percent-encoded"), KeyQuery),
     responses((status = 200, description = "noted", body = Nothing))
@@ -236,7 +236,7 @@ struct ListInQuery {
 
 /// Reads a range of keys as the transaction sees it, a page at a time.
 #[utoipa::path(
-    get, path = "/v1/transactions/{id}/keys", tag = "transactions",
+    get, path = "/v1/transactions/{id}/keys", operation_id = "list_keys_in_transaction", tag = "transactions",
     params(("id" = String, Path, description = "the transaction"), ListInQuery),
     responses((status = 200, description = "a page; the value itself where `key_b64` names one key",
         content((Page = "application/json"), (String = "application/octet-stream"))))
@@ -277,7 +277,7 @@ async fn get_keys_in(
 
 /// Writes, in the transaction, a key that stands in the query.
 #[utoipa::path(
-    put, path = "/v1/transactions/{id}/keys", tag = "transactions",
+    put, path = "/v1/transactions/{id}/keys", operation_id = "put_key_b64_in_transaction", tag = "transactions",
     params(("id" = String, Path, description = "the transaction"), KeyQuery),
     request_body(content = String, description = "the value: any bytes", content_type = "application/octet-stream"),
     responses((status = 200, description = "noted", body = Nothing))
@@ -295,7 +295,7 @@ async fn put_key_b64_in(
 
 /// Removes, in the transaction, a range of keys, or a key that stands in the query.
 #[utoipa::path(
-    delete, path = "/v1/transactions/{id}/keys", tag = "transactions",
+    delete, path = "/v1/transactions/{id}/keys", operation_id = "delete_keys_in_transaction", tag = "transactions",
     params(("id" = String, Path, description = "the transaction"), DeleteQuery),
     responses((status = 200, description = "noted", body = Nothing))
 )]
@@ -319,7 +319,7 @@ async fn delete_keys_in(
 
 /// Reads, then changes, any number of keys and ranges in the transaction.
 #[utoipa::path(
-    post, path = "/v1/transactions/{id}/operations", tag = "transactions", request_body = Steps,
+    post, path = "/v1/transactions/{id}/operations", operation_id = "operate_in_transaction", tag = "transactions", request_body = Steps,
     params(("id" = String, Path, description = "the transaction")),
     responses((status = 200, body = StepsAnswer))
 )]
@@ -365,7 +365,7 @@ async fn operate(
 /// it may be asked for until there is an answer: what became of it is told then, even after its
 /// gateway has ended.
 #[utoipa::path(
-    post, path = "/v1/transactions/{id}/commit", tag = "transactions",
+    post, path = "/v1/transactions/{id}/commit", operation_id = "commit_transaction", tag = "transactions",
     params(("id" = String, Path, description = "the transaction"),
         ("Idempotency-Key" = Option<String>, Header, description = "the header form of `idempotency_id`")),
     request_body = Option<CommitTransaction>,
@@ -482,7 +482,7 @@ impl Gateway {
 
 /// Gives the transaction up.
 #[utoipa::path(
-    delete, path = "/v1/transactions/{id}", tag = "transactions",
+    delete, path = "/v1/transactions/{id}", operation_id = "abort_transaction", tag = "transactions",
     params(("id" = String, Path, description = "the transaction")),
     responses((status = 200, description = "given up", body = Nothing))
 )]

@@ -240,7 +240,7 @@ async fn delete_key(
 
 /// Makes a key's value of what it is at the commit: the path is the key's, then `/atomic`.
 #[utoipa::path(
-    post, path = "/v1/keys/{*key}", tag = "keys",
+    post, path = "/v1/keys/{*key}", operation_id = "atomic_operation", tag = "keys",
     params(
         ("key" = String, Path, description = "the key, percent-encoded"), KeyQuery,
         ("Idempotency-Key" = Option<String>, Header, description = "the request's name: it is carried out once"),
@@ -301,7 +301,7 @@ pub(crate) struct ListQuery {
 
 /// Reads a range of keys, a page at a time; `cursor` asks for the next page of the same version.
 #[utoipa::path(
-    get, path = "/v1/keys", tag = "keys", params(ListQuery),
+    get, path = "/v1/keys", operation_id = "list_keys", tag = "keys", params(ListQuery),
     responses((status = 200, description = "a page; the value itself where `key_b64` names one key",
         content((Page = "application/json"), (String = "application/octet-stream"))))
 )]

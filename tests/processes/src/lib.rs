@@ -43,6 +43,16 @@ pub fn executable() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+/// The Python that has what the tests need, as `tools/setup test` installs it.
+///
+/// # Errors
+/// It is not there.
+pub fn python() -> anyhow::Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/bin/python");
+    ensure!(path.is_file(), "{} is missing: run tools/setup test", path.display());
+    Ok(path)
+}
+
 /// Tries until it succeeds, for as long as [`PATIENCE`] lasts.
 ///
 /// # Errors

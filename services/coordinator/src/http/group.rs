@@ -31,8 +31,8 @@ fn group_of(node: &Node, id: GroupId, to: u64) -> Result<Group, Failure> {
     path = "/v1/raft/append",
     tag = "raft",
     summary = "Appends entries, or tells that the leader lives",
-    request_body = serde_json::Value,
-    responses((status = 200, body = serde_json::Value))
+    request_body = Object,
+    responses((status = 200, body = Object))
 )]
 pub(super) async fn append(
     State(node): State<Shared>,
@@ -48,8 +48,8 @@ pub(super) async fn append(
     path = "/v1/raft/vote",
     tag = "raft",
     summary = "Asks for a vote",
-    request_body = serde_json::Value,
-    responses((status = 200, body = serde_json::Value))
+    request_body = Object,
+    responses((status = 200, body = Object))
 )]
 pub(super) async fn vote(
     State(node): State<Shared>,
@@ -65,8 +65,8 @@ pub(super) async fn vote(
     path = "/v1/raft/snapshot",
     tag = "raft",
     summary = "Sends a piece of a snapshot",
-    request_body = serde_json::Value,
-    responses((status = 200, body = serde_json::Value))
+    request_body = Object,
+    responses((status = 200, body = Object))
 )]
 pub(super) async fn snapshot(
     State(node): State<Shared>,
