@@ -71,6 +71,7 @@ fn allowed(krate: &str) -> Option<&'static [&'static str]> {
             "plinth-telemetry",
         ],
         "plinth-load" => &["plinth-runtime"],
+        "plinth-examples" => &["plinth-client"],
         "plinth-bench" => &["plinth-types", "plinth-api", "plinth-runtime", "plinth-load"],
         "plinth" | "xtask" => return None,
         test if test.starts_with("plinth-test-") => return None,

@@ -6,6 +6,7 @@ mod clients;
 mod configuration;
 mod durability;
 mod endings;
+mod examples;
 mod failures;
 mod interactive;
 mod histories;
