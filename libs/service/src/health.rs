@@ -68,6 +68,7 @@ pub(crate) fn routes() -> Routes<Common> {
 struct ReadyQuery {
     /// Also tell the checks that hold: `?verbose`, or `?verbose=true`.
     #[serde(default)]
+    #[param(pattern = "^(|true|false)$")]
     verbose: Option<String>,
 }
 

@@ -5,6 +5,12 @@
 //! The tests ask them over HTTP and go by their OpenAPI documents, so that a new route is covered
 //! the day it is written.
 
+mod alone;
+mod schemathesis;
+
+pub use alone::Alone;
+pub use schemathesis::{Caller, Schemathesis};
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +20,7 @@ use anyhow::Context as _;
 use plinth_api::Target;
 use plinth_foreman::{Process, ProcessId, Spawner, WorkerOrder};
 use plinth_runtime::{Runtime, Scope, ScopeGuard};
-use plinth_service::{Host, HostOptions, Secret, Secrets, StateReads};
+use plinth_service::{Exit, Host, HostOptions, Secret, Secrets, StateReads};
 use plinth_store::{DiskDelays, SimulatedDisk};
 use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceName, ServiceRef, Zone};
 use utoipa::openapi::OpenApi;
@@ -123,35 +129,23 @@ impl Services {
     /// As for [`Services::start`].
     pub async fn start_with(reads: StateReads) -> anyhow::Result<Services> {
         let directory = tempfile::tempdir()?;
-        let secret = |name: &str, text: &str| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, text)?;
-            anyhow::Ok(Secret::from_file(&path)?)
-        };
-        let secrets = Secrets {
-            cluster: Some(secret("secret", CLUSTER_SECRET)?),
-            administrator: Some(secret("token", ADMIN_TOKEN)?),
-        };
+        let secrets = secrets(directory.path())?;
         let runtime = Runtime::real();
         let disk = SimulatedDisk::new("node-1", runtime.random(), DiskDelays::none(), None);
         let (scope, guard) = Scope::new();
         let mut running = Vec::new();
         for (kind, _) in documents() {
-            let node: NodeId = "node-1".parse()?;
-            let service = ServiceRef::new(ServiceName::new(kind, 1), node);
-            let options = HostOptions {
-                service: service.clone(),
-                bind: "127.0.0.1:0".to_owned(),
-                advertise: None,
-                cluster: Some(CLUSTER),
-                secrets: secrets.clone(),
-            };
+            let options = options(kind, "127.0.0.1:0", &secrets)?;
+            let service = options.service.clone();
             let host = Host::bind(runtime.clone(), options).await?.with_state_reads(reads);
             running.push((kind, format!("http://{}", host.context().pid().address)));
             let home = directory.path().join(kind.to_string());
             std::fs::create_dir_all(&home)?;
-            let served = serve(kind, host, home, service, disk.clone());
-            drop(scope.spawn("service", served));
+            let disk = disk.clone();
+            drop(scope.spawn("service", async move {
+                let exit = serve(kind, host, home, service.clone(), disk).await;
+                panic!("{service} ended: {}", exit.reason);
+            }));
         }
         Ok(Services { running, _guard: guard, _directory: directory })
     }
@@ -162,17 +156,41 @@ impl Services {
     }
 }
 
+/// The secrets of the services here.
+fn secrets(directory: &Path) -> anyhow::Result<Secrets> {
+    let secret = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text)?;
+        anyhow::Ok(Secret::from_file(&path)?)
+    };
+    Ok(Secrets {
+        cluster: Some(secret("secret", CLUSTER_SECRET)?),
+        administrator: Some(secret("token", ADMIN_TOKEN)?),
+    })
+}
+
+fn options(kind: ServiceKind, bind: &str, secrets: &Secrets) -> anyhow::Result<HostOptions> {
+    let node: NodeId = "node-1".parse()?;
+    Ok(HostOptions {
+        service: ServiceRef::new(ServiceName::new(kind, 1), node),
+        bind: bind.to_owned(),
+        advertise: None,
+        cluster: Some(CLUSTER),
+        secrets: secrets.clone(),
+    })
+}
+
 async fn serve(
     kind: ServiceKind,
     host: Host,
     directory: PathBuf,
     service: ServiceRef,
     disk: SimulatedDisk,
-) {
+) -> Exit {
     // Nobody answers there.
     let nobody = || vec![Target::address("127.0.0.1:1")];
     let disk = Arc::new(disk);
-    let exit = match kind {
+    match kind {
         ServiceKind::Coordinator => {
             let names = (1..=3).map(|number| format!("coordinator-1@node-{number}"));
             let coordinators = names.filter_map(|name| {
@@ -222,6 +240,5 @@ async fn serve(
             config.deadline = Duration::from_millis(100);
             plinth_gateway::serve(host, config).await
         }
-    };
-    panic!("{service} ended: {}", exit.reason);
+    }
 }

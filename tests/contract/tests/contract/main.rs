@@ -4,6 +4,7 @@
 
 mod callers;
 mod documents;
+mod generated;
 mod refusals;
 
 use std::time::Duration;
