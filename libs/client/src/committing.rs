@@ -127,14 +127,12 @@ impl Database {
                 && let Some(marker) = &marker
                 && let Some(committed) = self.marked(marker, deadline).await?
             {
-                self.runtime.mark("client.unknown_commit_found");
                 return Ok(committed);
             }
             if !is_blind {
                 return Err(error);
             }
             // No attempt at a blind write took effect; this one read too long ago.
-            self.runtime.mark("client.blind_write_again");
             fresh = true;
             attempts.failed(error.to_string());
         }
@@ -151,6 +149,9 @@ impl Database {
             self.read_versions.recent(topology.epoch(), BLIND_AGE).filter(|_| !fresh)
         {
             return Ok(Attempt::Done((version, false)));
+        }
+        if fresh {
+            self.runtime.mark("client.blind_write_again");
         }
         Ok(match self.try_read_version(topology, left).await? {
             Attempt::Done(version) => Attempt::Done((version, true)),
@@ -173,6 +174,9 @@ impl Database {
             match self.get_at(version, marker, deadline).await {
                 Ok(value) => {
                     let stamp = value.and_then(|value| Versionstamp::from_prefix(value.as_bytes()));
+                    if stamp.is_some() {
+                        self.runtime.mark("client.unknown_commit_found");
+                    }
                     return Ok(
                         stamp.map(|Versionstamp { version, index }| Committed { version, index })
                     );

@@ -102,7 +102,33 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
         weather: weather.clone(),
     };
     sim.client("users", users.act());
+    let seen = Seen { world, history, journal, findings, weather, stage };
+    let nemesis = drive(&mut sim, &mut cluster, &seen, setup, latency);
+    let simulated = sim.elapsed();
+    let report = seen.report(seed, setup, &workloads, nemesis, simulated)?;
+    Ok((report, seen.world))
+}
 
+/// What a run is steered and judged by.
+struct Seen {
+    world: Simulation,
+    history: History,
+    journal: Journal,
+    findings: Findings,
+    weather: Weather,
+    stage: Arc<watch::Sender<Stage>>,
+}
+
+/// Lets the history happen: things break, are healed, and all is looked at. Ends with the first
+/// finding.
+fn drive(
+    sim: &mut turmoil::Sim<'_>,
+    cluster: &mut Cluster,
+    seen: &Seen,
+    setup: &Setup,
+    latency: Duration,
+) -> Option<Nemesis> {
+    let Seen { world, history, journal, findings, weather, stage } = seen;
     let mut nemesis: Option<Nemesis> = None;
     let mut heal_at = Duration::MAX;
     loop {
@@ -121,43 +147,57 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
         let at = *stage.borrow();
         match (at, &mut nemesis) {
             (Stage::Working, None) => {
-                heal_at = now + between(&world, &setup.chaos);
+                heal_at = now + between(world, &setup.chaos);
                 let (weather, history) = (weather.clone(), history.clone());
                 let only = &setup.faults;
-                nemesis = Some(Nemesis::new(&world, weather, history, latency, only, now));
+                nemesis = Some(Nemesis::new(world, weather, history, latency, only, now));
             }
             (Stage::Working, Some(nemesis))
-                if now >= heal_at && is_enough(&history, &journal, now - heal_at) =>
+                if now >= heal_at && is_enough(history, journal, now - heal_at) =>
             {
-                nemesis.heal(&mut sim, &mut cluster);
+                nemesis.heal(sim, cluster);
                 stage.send_replace(Stage::Healed);
             }
-            (Stage::Working, Some(nemesis)) => nemesis.step(&mut sim, &mut cluster),
+            (Stage::Working, Some(nemesis)) => nemesis.step(sim, cluster),
             (Stage::Starting | Stage::Healed | Stage::Done, _) => {}
         }
     }
-    let (faults, account) =
-        nemesis.map_or_else(Default::default, |nemesis| (nemesis.counts, nemesis.account));
-    let (reads, epochs) = {
-        let record = history.record();
-        (record.reads.len() as u64, record.directors.len() as u64)
-    };
-    let report = Report {
-        seed,
-        hash: world.trace().hash().to_string(),
-        events: world.trace().events(),
-        simulated_ms: u64::try_from(sim.elapsed().as_millis())?,
-        workloads: workloads.names().map(str::to_owned).collect(),
-        commits: commits(&history, &journal),
-        reads,
-        epochs,
-        faults,
-        fired: setup.controls.iter().map(|(point, _)| world.faults().fired(point)).sum(),
-        marks: world.faults().marks(),
-        violations: findings.all(),
-        account,
-    };
-    Ok((report, world))
+    nemesis
+}
+
+impl Seen {
+    /// What became of the run.
+    fn report(
+        &self,
+        seed: u64,
+        setup: &Setup,
+        workloads: &Workloads,
+        nemesis: Option<Nemesis>,
+        simulated: Duration,
+    ) -> anyhow::Result<Report> {
+        let (faults, account) =
+            nemesis.map_or_else(Default::default, |nemesis| (nemesis.counts, nemesis.account));
+        let (reads, epochs) = {
+            let record = self.history.record();
+            (record.reads.len() as u64, record.directors.len() as u64)
+        };
+        let (trace, points) = (self.world.trace(), self.world.faults());
+        Ok(Report {
+            seed,
+            hash: trace.hash().to_string(),
+            events: trace.events(),
+            simulated_ms: u64::try_from(simulated.as_millis())?,
+            workloads: workloads.names().map(str::to_owned).collect(),
+            commits: commits(&self.history, &self.journal),
+            reads,
+            epochs,
+            faults,
+            fired: setup.controls.iter().map(|(point, _)| points.fired(point)).sum(),
+            marks: points.marks(),
+            violations: self.findings.all(),
+            account,
+        })
+    }
 }
 
 /// Whether the history has what a seed needs to count, or has gone on for too long to wait for it.

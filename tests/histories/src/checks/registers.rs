@@ -96,8 +96,8 @@ pub fn check<V: Ord + std::fmt::Debug>(
         }
     }
     let mut wrong = Vec::new();
-    let mut forward: Vec<(Moment, Moment, Option<&V>)> = Vec::new();
-    let mut backward: Vec<(Moment, Moment, Option<&V>)> = Vec::new();
+    let mut forward: Vec<Zone<'_, V>> = Vec::new();
+    let mut backward: Vec<Zone<'_, V>> = Vec::new();
     for (value, cluster) in &clusters {
         let mut note = |what: &str| wrong.push(format!("{register}: {value:?} {what}"));
         let Some(written) = cluster.written else {
@@ -123,6 +123,21 @@ pub fn check<V: Ord + std::fmt::Debug>(
             backward.push((beginning, end, *value));
         }
     }
+    wrong.extend(overlaps(register, forward, backward));
+    wrong.into_iter().map(|seen| Anomaly::new(NAME, seen)).collect()
+}
+
+/// A value and the moments that it is bound to.
+type Zone<'a, V> = (Moment, Moment, Option<&'a V>);
+
+/// What can't have been there one after the other. A value of a `forward` zone was there for all of it;
+/// one of a `backward` zone was there at some moment of it at least.
+fn overlaps<V: std::fmt::Debug>(
+    register: &str,
+    mut forward: Vec<Zone<'_, V>>,
+    backward: Vec<Zone<'_, V>>,
+) -> Vec<String> {
+    let mut wrong = Vec::new();
     forward.sort_by_key(|(from, ..)| *from);
     for pair in forward.windows(2) {
         if let [(_, to, a), (from, _, b)] = pair
@@ -143,5 +158,5 @@ pub fn check<V: Ord + std::fmt::Debug>(
             ));
         }
     }
-    wrong.into_iter().map(|seen| Anomaly::new(NAME, seen)).collect()
+    wrong
 }
