@@ -57,6 +57,8 @@ pub struct Operation {
     pub method: String,
     /// Whether it takes a JSON body.
     pub takes_json: bool,
+    /// Whether it must have a body.
+    pub needs_body: bool,
 }
 
 impl Operation {
@@ -88,6 +90,7 @@ pub fn operations(document: &OpenApi) -> anyhow::Result<Vec<Operation>> {
             operations.push(Operation {
                 path: path.clone(),
                 method: method.to_uppercase(),
+                needs_body: operation["requestBody"]["required"] == true,
                 takes_json: operation["requestBody"]["content"]["application/json"].is_object(),
             });
         }

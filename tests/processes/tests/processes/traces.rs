@@ -187,7 +187,8 @@ fn a_failing_directors_trace_names_the_step() -> Outcome {
     let failing = eventually("a recovery that waits for the storages", || {
         let status = cluster.status()?;
         let director = status.director.context("no director")?;
-        ensure!(director.epoch.0 > before && director.phase == "system_transaction");
+        let waits = director.epoch.0 > before && director.phase == "system_transaction";
+        ensure!(waits, "{director:?}");
         let reason = director.stalled.context("it does not wait")?;
         ensure!(frozen.iter().any(|row| reason.contains(&reference(row))), "{reason}");
         Ok(director.epoch.0)
