@@ -34,6 +34,7 @@ from plinth_client.models import (
     AtomicRequest,
     Base64,
     Checking,
+    CommitTransaction,
     ErrorCode,
     KeyAnswer,
     KeyRead,
@@ -128,9 +129,9 @@ def transactions(client):
     own = is_a(KeyAnswer, get_key_in_transaction.sync(begun, "generated/i", client=client))
     assert own.value == "i", own
     assert get_key.sync_detailed("generated/i", client=client).status_code == 404
-    is_a(TransactionAnswer, commit_transaction.sync(begun, client=client))
+    is_a(TransactionAnswer, commit_transaction.sync(begun, client=client, body=CommitTransaction()))
     assert is_a(KeyAnswer, get_key.sync("generated/i", client=client)).value == "i"
-    refused(ErrorCode.TRANSACTION_ENDED, commit_transaction.sync(begun, client=client))
+    refused(ErrorCode.TRANSACTION_ENDED, commit_transaction.sync(begun, client=client, body=CommitTransaction()))
 
 
 def cluster(client):
