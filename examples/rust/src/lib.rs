@@ -59,13 +59,13 @@ pub struct Crew<T> {
     stop: watch::Sender<bool>,
 }
 
-impl<T: Send + 'static> Crew<T> {
-    /// Nobody yet.
-    #[must_use]
-    pub fn new() -> Crew<T> {
+impl<T: Send + 'static> Default for Crew<T> {
+    fn default() -> Self {
         Crew { tasks: JoinSet::new(), stop: watch::Sender::new(false) }
     }
+}
 
+impl<T: Send + 'static> Crew<T> {
     /// Adds a worker, which begins at once. What it gives is what it has done.
     pub fn add<F>(&mut self, worker: impl FnOnce(Stop) -> F)
     where

@@ -143,7 +143,7 @@ async fn main() -> anyhow::Result<()> {
     let database = args.connect().await?;
     open(&database).await?;
     let (transfers, audits) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let mut crew = Crew::new();
+    let mut crew = Crew::default();
     for number in 0..4 {
         crew.add(|stop| teller(database.clone(), number, Arc::clone(&transfers), stop));
     }

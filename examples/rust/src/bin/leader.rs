@@ -104,7 +104,7 @@ async fn lead(database: &Database, term: &Term, stop: &Stop) -> anyhow::Result<(
             return Ok(());
         }
     }
-    if term.number % 3 != 0 {
+    if !term.number.is_multiple_of(3) {
         return resign(database, term).await;
     }
     while leader(database).await?.is_some_and(|leader| leader == *term) {
@@ -168,7 +168,7 @@ async fn main() -> anyhow::Result<()> {
     });
     cleared.await?;
     let terms = Arc::new(AtomicU64::new(0));
-    let mut crew = Crew::new();
+    let mut crew = Crew::default();
     for name in ["ada", "bert", "cleo"] {
         crew.add(|stop| candidate(database.clone(), name.to_owned(), Arc::clone(&terms), stop));
     }

@@ -137,7 +137,7 @@ async fn main() -> anyhow::Result<()> {
     });
     cleared.await?;
     let taken = Arc::new(AtomicU64::new(0));
-    let mut crew = Crew::new();
+    let mut crew = Crew::default();
     for name in 0..3 {
         crew.add(|stop| {
             let produced = producer(database.clone(), name, stop);
