@@ -44,6 +44,7 @@ pub struct Bootstrap {
 
 /// `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = CoordinatorStatus)]
 pub struct Status {
     /// Who answers.
     pub service: ServiceRef,
@@ -174,6 +175,7 @@ pub struct BeginRecovery {
 
 /// The epoch that was begun.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = RecoveryBegun)]
 pub struct Begun {
     /// The epoch that ends.
     pub superseded: Epoch,

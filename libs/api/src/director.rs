@@ -36,6 +36,7 @@ pub struct PhaseTime {
 
 /// `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = DirectorStatus)]
 pub struct Status {
     /// The epoch; 0 while it stands by.
     pub epoch: Epoch,

@@ -6,7 +6,7 @@ use utoipa::openapi::OpenApi;
 
 /// Moves every schema that bears a title among the components, under that title: there is no other
 /// way to name the variant of an enum, or the argument of a generic type. Says how long tuples are in
-/// a form that all generators take, and that raw bodies are bytes.
+/// a form that all generators take, which numbers have no sign, and that raw bodies are bytes.
 pub(crate) fn name(openapi: OpenApi) -> OpenApi {
     let Ok(mut document) = serde_json::to_value(&openapi) else { return openapi };
     let mut named = Map::new();
@@ -52,6 +52,13 @@ fn within(value: &mut Value, named: &mut Map<String, Value>) {
                 map.insert("items".to_owned(), json!({ "anyOf": parts }));
                 map.insert("minItems".to_owned(), length.clone());
                 map.insert("maxItems".to_owned(), length);
+            }
+            // Numbers without a sign reach twice as far as the formats that they are given.
+            if map.get("minimum") == Some(&json!(0))
+                && let Some(Value::String(format)) = map.get_mut("format")
+                && matches!(format.as_str(), "int32" | "int64")
+            {
+                format.insert(0, 'u');
             }
             if let Some(raw) = map.get_mut("application/octet-stream") {
                 raw["schema"] = json!({ "type": "string", "format": "binary" });

@@ -32,7 +32,7 @@ impl Caller {
         match self {
             Caller::Anonymous => None,
             Caller::Service => Some(format!("plinth-secret: {CLUSTER_SECRET}")),
-            Caller::Administrator(token) => Some(format!("authorization: Bearer {token}")),
+            Caller::Administrator(token) => Some(format!("Authorization: Bearer {token}")),
         }
     }
 }

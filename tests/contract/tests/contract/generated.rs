@@ -18,7 +18,9 @@ async fn holds(kind: ServiceKind) {
     let service = Alone::start(kind).await.expect("a service");
     for caller in [Caller::Anonymous, Caller::Service] {
         let url = service.url().to_owned();
-        let run = Schemathesis { kind, url, caller, arguments: Vec::new() };
+        // Services take more of each other than they promise, so that two releases get on.
+        let arguments = ["--exclude-checks", "negative_data_rejection"].map(str::to_owned).to_vec();
+        let run = Schemathesis { kind, url, caller, arguments };
         let result = tokio::task::spawn_blocking(move || run.run()).await.expect("no panic");
         result.unwrap_or_else(|report| panic!("{report}"));
     }
