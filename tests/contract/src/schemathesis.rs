@@ -50,8 +50,7 @@ pub struct Schemathesis {
     pub arguments: Vec<String>,
 }
 
-/// Examples of each operation: `PLINTH_CONTRACT_EXAMPLES`, or 10. Continuous integration asks for 200,
-/// which takes minutes.
+/// Examples of each operation: `PLINTH_CONTRACT_EXAMPLES`, or 10. 200 take many minutes.
 fn examples() -> anyhow::Result<u32> {
     let Some(text) = std::env::var_os("PLINTH_CONTRACT_EXAMPLES") else { return Ok(10) };
     let number = text.to_str().and_then(|text| text.parse().ok()).filter(|number| *number > 0);

@@ -69,7 +69,8 @@ async fn storage() {
     holds(ServiceKind::Storage).await;
 }
 
-/// The operation that ends the epoch under all others.
+/// The operation that ends the epoch under all others, and again before the next one is ready. A
+/// coordinator alone answers for it.
 const BEGIN_RECOVERY: &str = "begin_recovery";
 
 #[test]
@@ -82,17 +83,12 @@ fn gateway() {
     let cluster = Cluster::run(dev, directory.path()).expect("a cluster");
     let token = std::fs::read_to_string(directory.path().join("admin-token")).expect("a token");
     let administrator = Caller::Administrator(token.trim().to_owned());
-    for (caller, filter) in [
-        (Caller::Anonymous, "--exclude-operation-id"),
-        (administrator.clone(), "--exclude-operation-id"),
-        (Caller::Anonymous, "--include-operation-id"),
-        (administrator, "--include-operation-id"),
-    ] {
+    for caller in [Caller::Anonymous, administrator] {
         let run = Schemathesis {
             kind: ServiceKind::Gateway,
             url: cluster.gateway().expect("a gateway").to_owned(),
             caller,
-            arguments: vec![filter.to_owned(), BEGIN_RECOVERY.to_owned()],
+            arguments: vec!["--exclude-operation-id".to_owned(), BEGIN_RECOVERY.to_owned()],
         };
         run.run().unwrap_or_else(|report| panic!("{report}"));
     }
