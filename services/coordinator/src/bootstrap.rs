@@ -17,7 +17,7 @@ use crate::ballots::{self, Ballot};
 use crate::config::{BALLOT_TURN, BOOTSTRAP_ROUND, FORWARD_LIMIT};
 use crate::founding::{Plan, Quorum};
 use crate::inputs;
-use crate::node::{Node, Start};
+use crate::node::{DECIDING, Node, Start};
 use crate::state::Command;
 
 /// How long a re-founding waits for coordinators that have not answered, before it goes on with the
@@ -58,6 +58,10 @@ impl Round<'_> {
             Ok(inputs) => inputs,
             Err(failure) => return self.wait(&failure.0.detail, &[]),
         };
+        if node.is_decided() {
+            // A founding was taken up while others were asked: what was learnt is of before it.
+            return;
+        }
         let outcome = decide(&inputs);
         let rejected = texts(&outcome);
         match outcome.decision.clone() {
@@ -170,7 +174,8 @@ impl Round<'_> {
         if node.active().is_none_or(|active| active.id != group) {
             return self.wait("the founding of the coordinators' group", &texts(outcome));
         }
-        node.decide(status(outcome), adopt);
+        // A founding that was taken up just now, here too, has said what it started from.
+        node.decide_first(status(outcome), adopt);
     }
 
     async fn rejoin(&self, outcome: &Outcome, group: GroupId) {
@@ -190,7 +195,7 @@ impl Round<'_> {
             match answer {
                 Ok(_) => {
                     return match ballots::joined(node).await {
-                        Ok(()) => node.decide(status(outcome), None),
+                        Ok(()) => node.decide_first(status(outcome), None),
                         Err(failure) => self.wait(&failure.0.detail, &[]),
                     };
                 }
@@ -223,7 +228,7 @@ impl Round<'_> {
 
     fn wait(&self, what: &str, rejected: &[String]) {
         self.node.bootstrap.send_if_modified(|bootstrap| {
-            if bootstrap.source != "deciding" {
+            if bootstrap.source != DECIDING {
                 return false;
             }
             let is_new = bootstrap.waiting_for.as_deref() != Some(what);

@@ -155,11 +155,14 @@ pub(crate) struct Node {
     broken: watch::Sender<Option<String>>,
 }
 
+/// The source that is shown before a coordinator knows how it starts.
+pub(crate) const DECIDING: &str = "deciding";
+
 /// The status before a coordinator knows how it starts.
 #[must_use]
 pub(crate) fn deciding() -> Bootstrap {
     Bootstrap {
-        source: "deciding".to_owned(),
+        source: DECIDING.to_owned(),
         storage: None,
         epoch: Epoch::ZERO,
         config_version: ConfigVersion(0),
@@ -211,11 +214,31 @@ impl Node {
         matches!(*self.start.borrow(), Start::Decided(_))
     }
 
-    /// The bootstrap is decided.
+    /// The bootstrap is decided, unless it is already.
+    pub(crate) fn decide_first(&self, bootstrap: Bootstrap, adopt: Option<Arc<Command>>) {
+        let mut first = None;
+        self.bootstrap.send_if_modified(|shown| {
+            let is_first = shown.source == DECIDING;
+            if is_first {
+                *shown = bootstrap.clone();
+                first = Some(adopt);
+            }
+            is_first
+        });
+        if let Some(adopt) = first {
+            self.decided(&bootstrap, adopt);
+        }
+    }
+
+    /// The bootstrap is decided by a founding, whatever was thought before.
     pub(crate) fn decide(&self, bootstrap: Bootstrap, adopt: Option<Arc<Command>>) {
+        self.bootstrap.send_replace(bootstrap.clone());
+        self.decided(&bootstrap, adopt);
+    }
+
+    fn decided(&self, bootstrap: &Bootstrap, adopt: Option<Arc<Command>>) {
         tracing::info!(source = bootstrap.source, epoch = %bootstrap.epoch, "bootstrap decided");
         self.context.runtime().mark(format_args!("coordinator.bootstrap.{}", bootstrap.source));
-        self.bootstrap.send_replace(bootstrap);
         self.start.send_replace(Start::Decided(adopt));
         self.context.set_check("bootstrap", Ok(()));
     }
@@ -473,3 +496,6 @@ async fn initialize(group: Group, founding: Arc<Founding>) {
         tracing::debug!(%error, "the group was initialized already");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,9 +83,7 @@ async fn a_cold_start_founds_one_group_and_appoints_epoch_one() {
             assert_eq!(holding.ready, holding.recorded);
         }
         assert!(groups.iter().all(|group| *group == groups[0]));
-        // Who hears of the founding before it has decided finds the group on its disk.
-        let early = |source: &String| source == "default" || source == "raft";
-        assert!(sources.iter().all(early), "{sources:?}");
+        assert_eq!(sources, ["default"; 3]);
     })
     .await;
 }
