@@ -25,14 +25,6 @@ pub(crate) enum Place {
     Elsewhere(Target),
 }
 
-/// A request as it came, to be passed on.
-pub(crate) struct Passed<'a> {
-    pub(crate) method: Method,
-    pub(crate) uri: &'a Uri,
-    pub(crate) headers: &'a HeaderMap,
-    pub(crate) body: Bytes,
-}
-
 impl Gateway {
     /// Finds a transaction by its id. Only gateways of this cluster are ever forwarded to, whatever
     /// an id says.
@@ -61,9 +53,10 @@ impl Gateway {
     pub(crate) async fn forward(
         &self,
         target: Target,
-        passed: Passed<'_>,
+        method: Method,
+        (uri, headers): (&Uri, &HeaderMap),
+        body: Bytes,
     ) -> Result<Response, Failure> {
-        let Passed { method, uri, headers, body } = passed;
         let path = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
         let commits = method == Method::POST && uri.path().ends_with("/commit");
         let internal = |error: http::Error| Failure::new(ErrorCode::Internal, error.to_string());

@@ -11,7 +11,7 @@ use http::{HeaderMap, Method};
 use plinth_api::gateway::{
     Action, Begun, CommitTransaction, Page, ReadResult, Steps, StepsAnswer, TransactionAnswer,
 };
-use plinth_api::{ErrorCode, Nothing};
+use plinth_api::{ErrorCode, Nothing, Outcome};
 use plinth_client::Transaction;
 use plinth_service::{Answer, Body, Caller, Fails as _, Failure, Json, Query, Routes};
 use plinth_types::{Key, KeyRange};
@@ -22,12 +22,12 @@ use crate::admission::Admitted;
 use crate::execute::{
     COMMIT, ONCE, Plan, READ, Stop, change, failed, invalid, read, reads_system_keys, size,
 };
-use crate::forwarding::{Passed, Place};
+use crate::forwarding::Place;
 use crate::http::Gateway;
 use crate::keys::{decoded, key_of, user_value};
 use crate::naming::{Named, one_name};
 use crate::ranges::{Given, Listing, Wanted};
-use crate::sessions::{LIFE, SessionId, ended};
+use crate::sessions::{LIFE, SessionId, ended, undecided};
 use crate::values::{
     DeleteQuery, KeyQuery, idempotency_key, may_read, no_key, value_answer, with_version,
 };
@@ -119,17 +119,7 @@ async fn get_in(
     may_read(caller, &KeyRange::single(&key))?;
     match gateway.place_of(&id).await? {
         Place::Elsewhere(target) => {
-            gateway
-                .forward(
-                    target,
-                    Passed {
-                        method: Method::GET,
-                        uri: &uri,
-                        headers: &headers,
-                        body: Bytes::new(),
-                    },
-                )
-                .await
+            gateway.forward(target, Method::GET, (&uri, &headers), Bytes::new()).await
         }
         Place::Here(number) => {
             let transaction = gateway.sessions().get(number).ok_or_else(ended)?;
@@ -163,9 +153,7 @@ async fn put_in(
     let (id, key) = key_in(uri.path(), query.key_b64.as_deref())?;
     match gateway.place_of(&id).await? {
         Place::Elsewhere(target) => {
-            gateway
-                .forward(target, Passed { method: Method::PUT, uri: &uri, headers: &headers, body })
-                .await
+            gateway.forward(target, Method::PUT, (&uri, &headers), body).await
         }
         Place::Here(number) => {
             let set = Action::Set(key, user_value(body)?);
@@ -191,17 +179,7 @@ async fn delete_in(
     let (id, key) = key_in(uri.path(), query.key_b64.as_deref())?;
     match gateway.place_of(&id).await? {
         Place::Elsewhere(target) => {
-            gateway
-                .forward(
-                    target,
-                    Passed {
-                        method: Method::DELETE,
-                        uri: &uri,
-                        headers: &headers,
-                        body: Bytes::new(),
-                    },
-                )
-                .await
+            gateway.forward(target, Method::DELETE, (&uri, &headers), Bytes::new()).await
         }
         Place::Here(number) => gateway.change_in(number, &[Action::Clear(key)]),
     }
@@ -262,7 +240,7 @@ async fn get_keys_in(
     match gateway.place_of(&id).await? {
         Place::Elsewhere(target) => {
             let (method, body) = (Method::GET, Bytes::new());
-            gateway.forward(target, Passed { method, uri: &uri, headers: &headers, body }).await
+            gateway.forward(target, method, (&uri, &headers), body).await
         }
         Place::Here(number) => {
             let transaction = gateway.sessions().get(number).ok_or_else(ended)?;
@@ -311,7 +289,7 @@ async fn delete_keys_in(
     match gateway.place_of(&id).await? {
         Place::Elsewhere(target) => {
             let (method, body) = (Method::DELETE, Bytes::new());
-            gateway.forward(target, Passed { method, uri: &uri, headers: &headers, body }).await
+            gateway.forward(target, method, (&uri, &headers), body).await
         }
         Place::Here(number) => gateway.change_in(number, &[action]),
     }
@@ -336,17 +314,7 @@ async fn operate(
         Place::Elsewhere(target) => {
             let body = serde_json::to_vec(&steps)
                 .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
-            gateway
-                .forward(
-                    target,
-                    Passed {
-                        method: Method::POST,
-                        uri: &uri,
-                        headers: &headers,
-                        body: body.into(),
-                    },
-                )
-                .await
+            gateway.forward(target, Method::POST, (&uri, &headers), body.into()).await
         }
         Place::Here(number) => {
             let transaction = gateway.sessions().get(number).ok_or_else(ended)?;
@@ -381,10 +349,7 @@ async fn commit(
 ) -> Result<Response, Failure> {
     let named = commit_name(&id, request.as_ref().map(|Json(body)| body), &headers)?;
     let outcome = match gateway.place_of(&id).await {
-        Ok(Place::Here(number)) => match gateway.sessions().take(number) {
-            Some(transaction) => gateway.commit(&transaction, named.as_ref()).await.map(committed),
-            None => Err(ended()),
-        },
+        Ok(Place::Here(number)) => gateway.commit_here(number, named.as_ref()).await.map(committed),
         Ok(Place::Elsewhere(target)) => {
             let body = match &request {
                 Some(Json(body)) => serde_json::to_vec(body)
@@ -392,8 +357,10 @@ async fn commit(
                 None => Vec::new(),
             };
             let (method, body) = (Method::POST, Bytes::from(body));
-            gateway.forward(target, Passed { method, uri: &uri, headers: &headers, body }).await
+            let passed = gateway.forward(target, method, (&uri, &headers), body).await;
+            passed.map_err(gone_with_its_gateway)
         }
+        Err(failure) if SessionId::parse(&id).is_some() => Err(gone_with_its_gateway(failure)),
         Err(failure) => Err(failure),
     };
     match (outcome, named) {
@@ -420,6 +387,11 @@ fn commit_name(
     id.map(|id| Named::new(id, &("commit", transaction))).transpose()
 }
 
+/// Of a transaction whose gateway has gone nobody knows any more whether it was committed before.
+fn gone_with_its_gateway(failure: Failure) -> Failure {
+    if failure.0.code == ErrorCode::TransactionEnded { undecided() } else { failure }
+}
+
 /// Whether a failure to find out about a commit tells what became of it.
 fn decides(code: ErrorCode) -> bool {
     matches!(
@@ -434,6 +406,22 @@ fn committed(answer: TransactionAnswer) -> Response {
 }
 
 impl Gateway {
+    /// Commits a transaction that is kept here, and remembers where that had no effect.
+    async fn commit_here(
+        &self,
+        number: u64,
+        named: Option<&Named>,
+    ) -> Result<TransactionAnswer, Failure> {
+        let transaction = self.sessions().take(number)?;
+        let outcome = self.commit(&transaction, named).await;
+        if let Err(Failure(problem)) = &outcome
+            && problem.outcome == Outcome::NotCommitted
+        {
+            self.sessions().had_no_effect(number);
+        }
+        outcome
+    }
+
     /// Commits an interactive transaction, once under its name.
     async fn commit(
         &self,
@@ -495,20 +483,12 @@ async fn abort(
 ) -> Result<Response, Failure> {
     match gateway.place_of(&id).await? {
         Place::Elsewhere(target) => {
-            gateway
-                .forward(
-                    target,
-                    Passed {
-                        method: Method::DELETE,
-                        uri: &uri,
-                        headers: &headers,
-                        body: Bytes::new(),
-                    },
-                )
-                .await
+            gateway.forward(target, Method::DELETE, (&uri, &headers), Bytes::new()).await
         }
         Place::Here(number) => {
-            gateway.sessions().take(number).ok_or_else(ended)?;
+            if !gateway.sessions().give_up(number) {
+                return Err(ended());
+            }
             Ok(Json(Nothing {}).into_response())
         }
     }

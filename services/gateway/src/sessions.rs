@@ -1,7 +1,7 @@
 //! The interactive transactions that one gateway keeps: bounded in number and in bytes, and
 //! forgotten when their time is over.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use tokio::time::Instant;
 
 /// How long an interactive transaction lives: as long as its read version may stay readable.
 pub(crate) const LIFE: Duration = Duration::from_secs(5);
+/// How many transactions that ended without effect are remembered. Of one that is forgotten, a
+/// commit is told that nobody knows what became of it, which is never wrong.
+const REMEMBERED: usize = 1 << 16;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -35,11 +38,13 @@ struct Kept {
     /// Numbers in the order in which they expire. Some are gone already.
     expiries: VecDeque<(Instant, u64)>,
     bytes: usize,
+    /// Those that ended without effect, and will never have one; and their order.
+    without_effect: BTreeSet<u64>,
+    remembered: VecDeque<u64>,
 }
 
 struct Session {
     transaction: Transaction,
-    until: Instant,
     /// What counts of it in [`Kept::bytes`].
     bytes: usize,
 }
@@ -56,7 +61,20 @@ impl Kept {
             && until <= now
         {
             self.expiries.pop_front();
-            self.remove(number);
+            if self.remove(number).is_some() {
+                self.had_no_effect(number);
+            }
+        }
+    }
+
+    fn had_no_effect(&mut self, number: u64) {
+        if self.without_effect.insert(number) {
+            self.remembered.push_back(number);
+        }
+        while self.remembered.len() > REMEMBERED
+            && let Some(oldest) = self.remembered.pop_front()
+        {
+            self.without_effect.remove(&oldest);
         }
     }
 }
@@ -87,7 +105,7 @@ impl Sessions {
             }
             let until = now + LIFE;
             kept.expiries.push_back((until, number));
-            kept.sessions.insert(number, Session { transaction, until, bytes: 0 });
+            kept.sessions.insert(number, Session { transaction, bytes: 0 });
             Ok(())
         })
     }
@@ -117,9 +135,34 @@ impl Sessions {
         })
     }
 
-    pub(crate) fn take(&self, number: u64) -> Option<Transaction> {
-        self.with(|kept, now| kept.remove(number).filter(|session| session.until > now))
-            .map(|session| session.transaction)
+    /// The transaction, to be committed. Unless [`Sessions::had_no_effect`] is told otherwise, it is
+    /// taken to be committed from now on.
+    ///
+    /// # Errors
+    /// `transaction_ended` where it is known to have had no effect; else it may have been committed,
+    /// and it is `commit_unknown_result`.
+    pub(crate) fn take(&self, number: u64) -> Result<Transaction, Failure> {
+        self.with(|kept, _| match kept.remove(number) {
+            Some(session) => Ok(session.transaction),
+            None if kept.without_effect.contains(&number) => Err(ended()),
+            None => Err(undecided()),
+        })
+    }
+
+    /// Gives a transaction up. Answers whether it was there.
+    pub(crate) fn give_up(&self, number: u64) -> bool {
+        self.with(|kept, _| {
+            let is_open = kept.remove(number).is_some();
+            if is_open {
+                kept.had_no_effect(number);
+            }
+            is_open
+        })
+    }
+
+    /// A transaction that was taken was not committed, and never will be.
+    pub(crate) fn had_no_effect(&self, number: u64) {
+        self.with(|kept, _| kept.had_no_effect(number));
     }
 }
 
@@ -154,6 +197,15 @@ pub(crate) fn ended() -> Failure {
         ErrorCode::TransactionEnded,
         "there is no such transaction: it has been committed or given up, was older than 5 s, or \
          its gateway has ended; begin it again",
+    )
+}
+
+/// A commit of the transaction may have begun before.
+pub(crate) fn undecided() -> Failure {
+    Failure::new(
+        ErrorCode::CommitUnknownResult,
+        "the transaction is here no more, and may have been committed by an earlier request; a \
+         commit with an Idempotency-Key is told what became of it",
     )
 }
 
@@ -199,7 +251,33 @@ mod tests {
         assert!(sessions.get(1).is_none(), "its time is over");
         assert!(sessions.add(3, begin()).is_ok() && sessions.get(2).is_some());
         assert!(sessions.grow(3, 60).is_ok_and(|found| found.is_some()), "its bytes are free");
-        assert!(sessions.take(2).is_some() && sessions.take(2).is_none());
+        assert!(sessions.take(2).is_ok());
+        assert_eq!(sessions.take(2).map(drop).map_err(code), Err(ErrorCode::CommitUnknownResult));
         assert!(sessions.grow(3, 40).is_ok_and(|found| found.is_some()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_is_known_to_have_had_no_effect_is_said_to_have_ended() {
+        let (scope, _end) = Scope::new();
+        let peers = Peers::new(Transport::new(Runtime::real(), scope.clone(), &Sender::default()));
+        let database = Database::new(&Runtime::real(), &scope, peers, vec![]);
+        let sessions = Sessions::new(Bounds { transactions: 9, bytes: 100 });
+        for number in 1..=4 {
+            sessions.add(number, database.begin(LIFE)).expect("room");
+        }
+        let told = |number| sessions.take(number).map(drop).map_err(|failure| failure.0.code);
+        assert_eq!((told(1), told(2)), (Ok(()), Ok(())));
+        // The first one met a conflict; of the second one the answer is lost.
+        sessions.had_no_effect(1);
+        assert!(sessions.give_up(3) && !sessions.give_up(3) && !sessions.give_up(2));
+        advance(LIFE).await;
+        let (ended, unknown) =
+            (Err(ErrorCode::TransactionEnded), Err(ErrorCode::CommitUnknownResult));
+        assert_eq!([told(1), told(2), told(3), told(4)], [ended, unknown, ended, ended]);
+        assert_eq!(told(5), unknown, "nobody knows it");
+        for number in 10..=10 + REMEMBERED as u64 {
+            sessions.had_no_effect(number);
+        }
+        assert_eq!(told(1), unknown, "forgotten");
     }
 }

@@ -87,8 +87,10 @@ fn names(api: &Api) -> Outcome {
     let answer = api.post(2, &format!("/v1/transactions/{id}/commit"), &by_body)?;
     ensure!(answer == (200, first), "{answer:?}");
     // Without the name nobody can tell; under it, another transaction is another request.
-    let (status, problem) = api.post(0, &format!("/v1/transactions/{id}/commit"), &json!({}))?;
-    ensure!((status, &problem["code"]) == (410, &json!("transaction_ended")), "{problem}");
+    for gateway in 0..3 {
+        let again = api.post(gateway, &format!("/v1/transactions/{id}/commit"), &json!({}))?;
+        ensure!((again.0, &again.1["outcome"]) == (409, &json!("unknown")), "{again:?}");
+    }
     let other = begin(api, 2)?;
     let (status, problem) = commit(api, 0, &other, &name)?;
     ensure!((status, &problem["code"]) == (422, &json!("idempotency_mismatch")), "{problem}");
@@ -134,6 +136,8 @@ fn a_killed_gateway(api: &Api, cluster: &Cluster) -> Outcome {
     for other in [0, 1, 0] {
         let again = commit(api, other, &done, &format!("done {done}"))?;
         ensure!(again == (200, first.clone()), "{again:?}");
+        let unnamed = api.post(other, &format!("/v1/transactions/{done}/commit"), &json!({}))?;
+        ensure!((unnamed.0, &unnamed.1["outcome"]) == (409, &json!("unknown")), "{unnamed:?}");
         let (status, problem) = commit(api, other, &open, &format!("open {open}"))?;
         ensure!((status, &problem["code"]) == (410, &json!("transaction_ended")), "{problem}");
     }
