@@ -402,6 +402,9 @@ pub struct AskArgs {
     /// A gateway or coordinator
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4000", env = "PLINTH_URL")]
     pub url: String,
+    /// File with the administrator's token, which a cluster asks for away from loopback
+    #[arg(long, value_name = "FILE", env = "PLINTH_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

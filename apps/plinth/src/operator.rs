@@ -47,7 +47,14 @@ fn fetch(args: &AskArgs, path: &str) -> Result<Value, (u8, String)> {
     };
     let client =
         reqwest::blocking::Client::builder().timeout(ANSWER).build().map_err(unreachable)?;
-    let answer = client.get(url).send().map_err(unreachable)?;
+    let mut request = client.get(url);
+    if let Some(file) = &args.admin_token_file {
+        let token = std::fs::read_to_string(file).map_err(|error| {
+            (USAGE, format!("--admin-token-file {} can't be read: {error}", file.display()))
+        })?;
+        request = request.bearer_auth(token.trim());
+    }
+    let answer = request.send().map_err(unreachable)?;
     let status = answer.status();
     let text = answer.text().map_err(unreachable)?;
     let document: Value = serde_json::from_str(&text)
