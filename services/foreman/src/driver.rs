@@ -169,7 +169,10 @@ impl Driver {
         match message {
             Message::Announce(announcement, answer) => {
                 let welcome = self.machine.announce(now, &announcement);
-                let welcome = welcome.map(|()| Welcome { cluster: self.machine.cluster() });
+                if let Ok(Some(lost)) = welcome {
+                    tracing::warn!(worker = %announcement.name, %lost, "the worker's directory was lost, and it has begun a new one");
+                }
+                let welcome = welcome.map(|_| Welcome { cluster: self.machine.cluster() });
                 if let Err(refusal) = &welcome {
                     tracing::warn!(worker = %announcement.name, pid = %announcement.pid, %refusal, "an announcement is refused");
                 }

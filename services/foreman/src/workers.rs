@@ -195,11 +195,17 @@ impl Workers {
         Ok(())
     }
 
-    /// A worker makes itself known.
+    /// A worker makes itself known. Answers the store that is lost, where one of ours has come up
+    /// with another: what is there now is new, and everybody has to hear that the old one is gone.
+    /// No cold start follows from that, since the node knows its cluster.
     ///
     /// # Errors
     /// The [`Refusal`].
-    pub fn announce(&mut self, now: Duration, given: &Announcement) -> Result<(), Refusal> {
+    pub fn announce(
+        &mut self,
+        now: Duration,
+        given: &Announcement,
+    ) -> Result<Option<StoreId>, Refusal> {
         let name = given.name;
         if given.pid.node != self.node {
             let node = given.pid.node.clone();
@@ -222,11 +228,6 @@ impl Workers {
                     return Err(Refusal::OtherProcess { name });
                 }
                 ours.pid = Some(given.pid.clone());
-                if another.is_some() {
-                    // The directory was lost while the worker did not run. What is there now is
-                    // new, and everybody has to hear that the old one is gone.
-                    entry.store = given.store;
-                }
             }
             Life::Down | Life::Waiting { .. } | Life::Foreign { .. } => {
                 if let Some((known, given)) = another {
@@ -235,8 +236,8 @@ impl Workers {
                 entry.life = Life::Foreign { pid: given.pid.clone(), heard: now };
             }
         }
-        entry.store = entry.store.or(given.store);
-        Ok(())
+        entry.store = given.store.or(entry.store);
+        Ok(another.map(|(lost, _)| lost))
     }
 
     /// A process was started.

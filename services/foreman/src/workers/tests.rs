@@ -119,7 +119,8 @@ fn a_worker_of_ours_that_comes_up_with_another_directory_is_taken_as_what_it_is(
     workers.announce(at(0), &announcement("coordinator-1", 1, 1, Some(1))).unwrap();
     workers.ended(at(1), name("coordinator-1"), first, "killed".to_owned());
     to_start(&mut workers);
-    workers.announce(at(2), &announcement("coordinator-1", 2, 2, Some(2))).unwrap();
+    let lost = workers.announce(at(2), &announcement("coordinator-1", 2, 2, Some(2)));
+    assert_eq!(lost, Ok(Some(StoreId(1))));
     let worker = workers.list().remove(0);
     assert_eq!((worker.store, worker.state), (Some(StoreId(2)), WorkerState::Up));
     assert_eq!(workers.records()[0].store, Some(StoreId(2)));
