@@ -6,7 +6,6 @@ pub mod chaos;
 pub mod ledger;
 pub mod writer;
 
-use std::sync::atomic::AtomicU32;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -16,15 +15,13 @@ use anyhow::Context as _;
 #[derive(Debug)]
 pub struct Shared {
     gateways: RwLock<Vec<String>>,
-    /// Writes acknowledged so far.
-    pub acknowledged: AtomicU32,
 }
 
 impl Shared {
     /// For writers that begin with these gateways.
     #[must_use]
     pub fn new(gateways: &[String]) -> Shared {
-        Shared { gateways: RwLock::new(gateways.to_vec()), acknowledged: AtomicU32::new(0) }
+        Shared { gateways: RwLock::new(gateways.to_vec()) }
     }
 
     /// Where writers may ask now.

@@ -115,7 +115,6 @@ impl<'a> Writer<'a> {
         };
         let status = answer.status();
         if status.is_success() {
-            self.shared.acknowledged.fetch_add(1, Ordering::Relaxed);
             return Ok(Fate::Acknowledged);
         }
         let Ok(text) = answer.text() else { return Ok(Fate::Unknown) };
