@@ -1,5 +1,6 @@
 //! The gateway: the public API.
 
+use crate::Nothing;
 use plinth_types::{AtomicOp, Epoch, Key, KeyRange, Value, ValueBytes, Version, Versionstamp};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,37 @@ pub struct Written {
     pub version: Version,
     /// At this place in the order of commits.
     pub versionstamp: Versionstamp,
+}
+
+/// What a deletion would delete, had it not been a dry run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DeletePreview {
+    /// Keys. Where there are many, those that were counted: up to 10,000, or 8 MiB with their values.
+    pub would_delete: u64,
+    /// Whether there are more than were counted.
+    pub more: bool,
+    /// The version it was read at.
+    pub version: Version,
+}
+
+/// A deletion was committed, or shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum Deletion {
+    /// It was committed.
+    Written(Written),
+    /// It was a dry run.
+    Preview(DeletePreview),
+}
+
+/// A deletion was noted in a transaction, or shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum DeletionInTransaction {
+    /// It was a dry run.
+    Preview(DeletePreview),
+    /// It was noted.
+    Noted(Nothing),
 }
 
 /// `GET /v1/read_version`.

@@ -21,11 +21,13 @@ pub struct Config {
     pub transactions: usize,
     /// Bytes of keys and values that all of them together may have written, at least 10 MB.
     pub transaction_bytes: usize,
+    /// Bytes of keys and values that answers with more than one may have at a time, at least 40 MiB.
+    pub answer_bytes: usize,
 }
 
 impl Config {
-    /// With a deadline of 5 s, 4,096 requests, 10,000 watches, and 10,000 interactive transactions
-    /// of 256 MiB together.
+    /// With a deadline of 5 s, 4,096 requests, 10,000 watches, 10,000 interactive transactions of
+    /// 256 MiB together, and 256 MiB of answers.
     #[must_use]
     pub fn new(coordinators: Vec<Target>, foreman: Option<Target>) -> Config {
         let deadline = Duration::from_secs(5);
@@ -37,6 +39,7 @@ impl Config {
             watches: 10_000,
             transactions: 10_000,
             transaction_bytes: 256 << 20,
+            answer_bytes: 256 << 20,
         }
     }
 }

@@ -6,10 +6,11 @@ use plinth_api::storage::READ_BATCH_KEYS;
 use plinth_api::{ErrorCode, Problem};
 use plinth_client::{ClientError, Isolation, RangeOptions, Transaction, TransactionError};
 use plinth_service::{Caller, Failure};
-use plinth_types::{Key, KeyRange, Value};
+use plinth_types::{Key, KeyRange, VALUE_LIMIT, Value};
 
 use crate::http::Gateway;
 use crate::naming::Named;
+use crate::ranges::most_bytes;
 use crate::values::may_read;
 
 /// Checks, reads and changes of one request.
@@ -135,6 +136,20 @@ impl Plan {
             Wanted::Range { range, .. } => range.clone(),
         });
         checks.chain(reads).try_for_each(|range| may_read(caller, &range))
+    }
+
+    /// Bytes of keys and values that it reads at most, about.
+    pub(crate) fn most_bytes(&self) -> usize {
+        let of_keys = |keys: usize| keys.saturating_mul(VALUE_LIMIT).min(KEYS_BYTES);
+        let keys = self.reads.iter().filter(|wanted| wanted.key().is_some()).count();
+        let ranges = self.reads.iter().map(|wanted| match wanted {
+            Wanted::Key(_) => 0,
+            Wanted::Range { limit, .. } => {
+                most_bytes(usize::try_from(*limit).unwrap_or(usize::MAX))
+            }
+        });
+        let ranges = ranges.fold(0_usize, usize::saturating_add).min(ANSWER_BYTES);
+        of_keys(self.checks.len()).max(of_keys(keys) + ranges)
     }
 
     /// A transaction that changes something and reads nothing.

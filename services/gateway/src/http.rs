@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use plinth_api::gateway::WatchEvent;
 use plinth_client::Database;
-use plinth_service::{Context, Routes};
+use plinth_service::{Context, Failure, Routes};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::openapi::{HttpMethod, PathItem};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
+use crate::room::{Room, Taken};
 use crate::sessions::{Bounds, Sessions};
 use crate::{Config, cluster, interactive, transactions, values, watching};
 
@@ -24,6 +25,9 @@ pub(crate) struct Inner {
     sessions: Sessions,
     places: Arc<Semaphore>,
     watch_places: Arc<Semaphore>,
+    answers: Room,
+    /// Apart, so that two gateways that pass requests on to each other don't wait for each other.
+    forwarded: Room,
 }
 
 impl Gateway {
@@ -34,7 +38,17 @@ impl Gateway {
             transactions: config.transactions,
             bytes: config.transaction_bytes,
         });
-        Gateway(Arc::new(Inner { context, database, config, sessions, places, watch_places }))
+        let (answers, forwarded) = (Room::new(config.answer_bytes), Room::new(config.answer_bytes));
+        Gateway(Arc::new(Inner {
+            context,
+            database,
+            config,
+            sessions,
+            places,
+            watch_places,
+            answers,
+            forwarded,
+        }))
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -56,6 +70,16 @@ impl Gateway {
     /// A place among the requests for data that are under way; none if there are too many.
     pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0.places).try_acquire_owned().ok()
+    }
+
+    /// Room for an answer of so many bytes of keys and values at most.
+    pub(crate) async fn room(&self, bytes: usize) -> Result<Taken, Failure> {
+        self.0.answers.take(bytes, self.deadline()).await
+    }
+
+    /// Room for an answer that another gateway gives.
+    pub(crate) async fn room_to_forward(&self, bytes: usize) -> Result<Taken, Failure> {
+        self.0.forwarded.take(bytes, self.deadline()).await
     }
 
     /// A place among the watches that wait.

@@ -9,7 +9,8 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use plinth_api::gateway::{
-    Action, Begun, CommitTransaction, Page, ReadResult, Steps, StepsAnswer, TransactionAnswer,
+    Action, Begun, CommitTransaction, DeletionInTransaction, Page, ReadResult, Steps, StepsAnswer,
+    TransactionAnswer,
 };
 use plinth_api::{ErrorCode, Nothing, Outcome};
 use plinth_client::Transaction;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use utoipa_axum::routes;
 
 use crate::admission::Admitted;
+use crate::deleting::DeleteQuery;
 use crate::execute::{
     COMMIT, ONCE, Plan, READ, Stop, change, failed, invalid, read, reads_system_keys, size,
 };
@@ -28,9 +30,7 @@ use crate::keys::{decoded, key_of, user_value};
 use crate::naming::{Named, one_name};
 use crate::ranges::{Given, Listing, Wanted};
 use crate::sessions::{LIFE, SessionId, ended, undecided};
-use crate::values::{
-    DeleteQuery, KeyQuery, idempotency_key, may_read, no_key, value_answer, with_version,
-};
+use crate::values::{KeyQuery, idempotency_key, may_read, no_key, value_answer, with_version};
 
 /// How interactive transactions fail, beside.
 const ENDED: &[ErrorCode] = &[ErrorCode::TransactionEnded];
@@ -239,8 +239,9 @@ async fn get_keys_in(
     may_read(caller, &listing.range)?;
     match gateway.place_of(&id).await? {
         Place::Elsewhere(target) => {
+            let taken = gateway.room_to_forward(listing.most_bytes()).await?;
             let (method, body) = (Method::GET, Bytes::new());
-            gateway.forward(target, method, (&uri, &headers), body).await
+            Ok(taken.until_sent(gateway.forward(target, method, (&uri, &headers), body).await?))
         }
         Place::Here(number) => {
             let transaction = gateway.sessions().get(number).ok_or_else(ended)?;
@@ -248,7 +249,8 @@ async fn get_keys_in(
             if listing.version.is_some_and(|of| of != version) {
                 return Err(invalid("cursor", "the cursor is of another transaction"));
             }
-            listing.page(&transaction).await
+            let taken = gateway.room(listing.most_bytes()).await?;
+            Ok(taken.until_sent(listing.page(&transaction).await?))
         }
     }
 }
@@ -275,21 +277,27 @@ async fn put_key_b64_in(
 #[utoipa::path(
     delete, path = "/v1/transactions/{id}/keys", operation_id = "delete_keys_in_transaction", tag = "transactions",
     params(("id" = String, Path, description = "the transaction"), DeleteQuery),
-    responses((status = 200, description = "noted", body = Nothing))
+    responses((status = 200, description = "noted, or what would be deleted", body = DeletionInTransaction))
 )]
 async fn delete_keys_in(
     State(gateway): State<Gateway>,
     _admitted: Admitted,
+    caller: Caller,
     Path(id): Path<String>,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
     Query(query): Query<DeleteQuery>,
 ) -> Result<Response, Failure> {
-    let action = query.action(uri.query().unwrap_or_default())?;
+    let raw = uri.query().unwrap_or_default();
+    let (action, range) = (query.action(raw)?, query.range(raw)?);
     match gateway.place_of(&id).await? {
         Place::Elsewhere(target) => {
             let (method, body) = (Method::DELETE, Bytes::new());
             gateway.forward(target, method, (&uri, &headers), body).await
+        }
+        Place::Here(number) if query.dry_run => {
+            let transaction = gateway.sessions().get(number).ok_or_else(ended)?;
+            gateway.preview(caller, &transaction, &range).await
         }
         Place::Here(number) => gateway.change_in(number, &[action]),
     }
@@ -310,21 +318,24 @@ async fn operate(
     headers: HeaderMap,
     Json(steps): Json<Steps>,
 ) -> Result<Response, Failure> {
+    let Steps { reads, mutations } = steps.clone();
+    let plan = Plan::new(Vec::new(), reads, mutations)?;
+    plan.may_be_read_by(caller)?;
     match gateway.place_of(&id).await? {
         Place::Elsewhere(target) => {
             let body = serde_json::to_vec(&steps)
                 .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
-            gateway.forward(target, Method::POST, (&uri, &headers), body.into()).await
+            let taken = gateway.room_to_forward(plan.most_bytes()).await?;
+            let passed = gateway.forward(target, Method::POST, (&uri, &headers), body.into());
+            Ok(taken.until_sent(passed.await?))
         }
         Place::Here(number) => {
             let transaction = gateway.sessions().get(number).ok_or_else(ended)?;
-            let Steps { reads, mutations } = steps;
-            let plan = Plan::new(Vec::new(), reads, mutations)?;
-            plan.may_be_read_by(caller)?;
+            let taken = gateway.room(plan.most_bytes()).await?;
             let reads: Vec<ReadResult> =
                 read(&transaction, &plan.reads).await.map_err(Failure::from)?;
             gateway.change_in(number, &plan.actions)?;
-            Ok(Json(StepsAnswer { reads }).into_response())
+            Ok(taken.until_sent(Json(StepsAnswer { reads }).into_response()))
         }
     }
 }

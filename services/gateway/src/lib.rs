@@ -8,11 +8,13 @@
 //! nobody writes them here.
 //!
 //! Requests for data that are under way, watches and interactive transactions are bounded in
-//! number, and the latter in bytes; whoever comes beyond that is told to come again.
+//! number, and the latter in bytes, as are answers with many values; whoever comes beyond that waits
+//! or is told to come again.
 
 mod admission;
 mod cluster;
 mod config;
+mod deleting;
 mod execute;
 mod forwarding;
 mod http;
@@ -20,6 +22,7 @@ mod interactive;
 mod keys;
 mod naming;
 mod ranges;
+mod room;
 mod sessions;
 mod transactions;
 mod values;

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use plinth_api::gateway::{Item, Page};
 use plinth_client::{RangeOptions, Transaction};
 use plinth_service::{Failure, Json};
-use plinth_types::{Key, KeyRange, SYSTEM_KEYSPACE, Version};
+use plinth_types::{KEY_LIMIT, Key, KeyRange, SYSTEM_KEYSPACE, VALUE_LIMIT, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::execute::{ANSWER_BYTES, DEFAULT_ROWS, MAX_ROWS, failed, invalid, prefix_range};
@@ -79,6 +79,11 @@ impl Listing {
         }
     }
 
+    /// Bytes of keys and values that the page has at most, about.
+    pub(crate) fn most_bytes(&self) -> usize {
+        most_bytes(self.rows)
+    }
+
     /// Reads the page, as the transaction sees it.
     pub(crate) async fn page(self, transaction: &Transaction) -> Result<Response, Failure> {
         let Listing { range, reverse, rows, version: _ } = self;
@@ -105,6 +110,11 @@ impl Listing {
         });
         Ok(with_version(Json(Page { items, cursor, version }).into_response(), version))
     }
+}
+
+/// Bytes of keys and values that so many of a range have at most, about.
+pub(crate) fn most_bytes(rows: usize) -> usize {
+    rows.saturating_mul(KEY_LIMIT + VALUE_LIMIT).min(ANSWER_BYTES)
 }
 
 /// The range that a query names; its keys are any bytes, so they are taken from the raw query.

@@ -37,7 +37,8 @@ async fn transact(
     let named = transaction_name(&request, idempotency_key(&headers)?)?;
     let TransactionRequest { checks, reads, mutations, .. } = request;
     let plan = Plan::new(checks, reads, mutations)?;
+    let taken = gateway.room(plan.most_bytes()).await?;
     let answer = gateway.execute(caller, &plan, named.as_ref()).await?;
     let version = answer.version;
-    Ok(with_version(Json(answer).into_response(), version))
+    Ok(taken.until_sent(with_version(Json(answer).into_response(), version)))
 }

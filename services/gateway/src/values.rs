@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::routes;
 
 use crate::admission::Admitted;
+use crate::deleting::{__path_delete_keys, delete_keys};
 use crate::execute::{COMMIT, Expected, ONCE, Plan, READ, failed, invalid, reads_system_keys};
 use crate::http::Gateway;
 use crate::keys::{key_of, suffixed, user_value};
 use crate::naming::Named;
-use crate::ranges::{Given, Listing, Wanted, listed};
+use crate::ranges::{Given, Listing, Wanted};
 use crate::watching;
 
 /// The header form of an idempotency id.
@@ -329,7 +330,8 @@ async fn get_keys(
     if let Some(version) = listing.version {
         transaction.set_read_version(version);
     }
-    listing.page(&transaction).await
+    let taken = gateway.room(listing.most_bytes()).await?;
+    Ok(taken.until_sent(listing.page(&transaction).await?))
 }
 
 /// Writes a key that stands in the query.
@@ -355,62 +357,6 @@ async fn put_key_b64(
     put_key(state, admitted, caller, uri, headers, query, body).await
 }
 
-/// Which keys to remove.
-#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
-pub(crate) struct DeleteQuery {
-    /// One key, in base64.
-    #[serde(default)]
-    key_b64: Option<String>,
-    /// The first key of a range, percent-encoded.
-    #[serde(default)]
-    from: Option<String>,
-    /// The first key after the range, percent-encoded.
-    #[serde(default)]
-    to: Option<String>,
-}
-
-impl DeleteQuery {
-    /// What it asks for. `query` is the raw one.
-    pub(crate) fn action(&self, query: &str) -> Result<Action, Failure> {
-        match (&self.key_b64, &self.from, &self.to) {
-            (None, Some(_), Some(_)) => {
-                let given = Given { from: true, to: true, ..Given::default() };
-                Ok(Action::ClearRange(listed(query, given)?))
-            }
-            (Some(_), None, None) => {
-                Ok(Action::Clear(key_of("/v1/keys", self.key_b64.as_deref())?))
-            }
-            _ => Err(invalid("from", "name both ends of a range, from and to, or one key_b64")),
-        }
-    }
-}
-
-/// Removes a range of keys, or a key that stands in the query.
-#[utoipa::path(
-    delete, path = "/v1/keys", tag = "keys",
-    params(
-        DeleteQuery,
-        ("Idempotency-Key" = Option<String>, Header, description = "the request's name: it is carried out once"),
-    ),
-    responses((status = 200, description = "committed", body = Written))
-)]
-async fn delete_keys(
-    State(gateway): State<Gateway>,
-    _admitted: Admitted,
-    caller: Caller,
-    OriginalUri(uri): OriginalUri,
-    headers: HeaderMap,
-    Query(query): Query<DeleteQuery>,
-) -> Result<Response, Failure> {
-    let action = query.action(uri.query().unwrap_or_default())?;
-    let bytes = match &action {
-        Action::ClearRange(range) => Some(range.clone()),
-        _ => None,
-    };
-    let named = name(&headers, &("delete", &query.key_b64, &bytes))?;
-    gateway.write(caller, &Plan::blind(action), named.as_ref()).await
-}
-
 /// The latest committed version: no commit that was acknowledged before the request is above it.
 #[utoipa::path(
     get, path = "/v1/read_version", tag = "keys",
@@ -433,12 +379,15 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Failu
         .map_err(|_| invalid("Idempotency-Key", "Idempotency-Key must be ASCII"))
 }
 
-fn name(headers: &HeaderMap, request: &impl Serialize) -> Result<Option<Named>, Failure> {
+pub(crate) fn name(
+    headers: &HeaderMap,
+    request: &impl Serialize,
+) -> Result<Option<Named>, Failure> {
     idempotency_key(headers)?.map(|id| Named::new(id, request)).transpose()
 }
 
 impl Gateway {
-    async fn write(
+    pub(crate) async fn write(
         &self,
         caller: Caller,
         plan: &Plan,

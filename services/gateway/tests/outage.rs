@@ -84,6 +84,8 @@ async fn bad_requests_are_told_what_is_wrong() {
         (Method::GET, "/v1/keys/a?consistency=odd", none(), ErrorCode::InvalidRequest),
         (Method::DELETE, "/v1/keys?from=a", none(), ErrorCode::InvalidRequest),
         (Method::DELETE, "/v1/keys?from=a&to=%ff%ff", none(), ErrorCode::SystemKey),
+        (Method::DELETE, "/v1/keys?from=a&to=%ff%ff&dry_run=true", none(), ErrorCode::SystemKey),
+        (Method::DELETE, "/v1/keys?from=a&to=b&dry_run=perhaps", none(), ErrorCode::InvalidRequest),
         (Method::DELETE, "/v1/transactions/none", none(), ErrorCode::TransactionEnded),
         (
             Method::GET,

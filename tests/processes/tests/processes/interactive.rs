@@ -40,6 +40,8 @@ fn ranges(api: &Api) -> Outcome {
         text(api.http.put(all("/list%2Fown")).body(gateway.to_string()))?;
         text(api.http.put(all("?key_b64=bGlzdC96")).body("by base64"))?;
         text(api.http.delete(all("?from=list/b&to=list/c")))?;
+        let preview = text(api.http.delete(all("?from=list/c&to=list/z&dry_run=true")))?;
+        ensure!(preview["would_delete"] == 3 && preview["more"] == false, "{preview}");
         let answer = api.http.get(all("?prefix=list/&limit=2")).send()?;
         let by = answer.headers()["served-by"].to_str()?.to_owned();
         ensure!(id.starts_with(&format!("{by}.")), "{by} answers for {id}");

@@ -112,6 +112,12 @@ fn ranges_are_of_one_version(api: &Api) -> Outcome {
     }
     let expected: Vec<String> = (0..25).rev().map(|number| format!("range/{number:02}")).collect();
     ensure!(seen == expected, "{seen:?}");
+    let preview = api.http.delete(api.url(0, "/v1/keys?from=range/&to=range0&dry_run=true"));
+    let (status, preview) = Api::answer(preview)?;
+    ensure!(status == 200 && preview["would_delete"] == 26, "{preview}");
+    ensure!(preview["more"] == false, "{preview}");
+    let (_, page) = api.get("/v1/keys?prefix=range/")?;
+    ensure!(page["items"].as_array().is_some_and(|items| items.len() == 26), "{page}");
     let delete = api.http.delete(api.url(0, "/v1/keys?from=range/&to=range0"));
     ensure!(Api::answer(delete)?.0 == 200);
     let (_, page) = api.get("/v1/keys?prefix=range/")?;
