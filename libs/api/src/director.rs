@@ -22,6 +22,17 @@ pub struct Appointment {
     pub group_age_ms: u64,
 }
 
+/// Ends a director whose epoch is over although it lives: it exits, and its foreman starts another.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Dismissal {
+    /// The epoch that is over. A director of another one, or that stands by, does nothing.
+    pub epoch: Epoch,
+    /// The director's process; another one refuses.
+    pub director: Incarnation,
+    /// Why the epoch is over.
+    pub reason: String,
+}
+
 /// A phase of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PhaseTime {
@@ -118,6 +129,8 @@ pub struct LayoutQuery {
 
 /// `PUT /v1/appointment`.
 pub const APPOINT: Endpoint<Appointment, Nothing> = Endpoint::put("/v1/appointment");
+/// `PUT /v1/dismissal`.
+pub const DISMISS: Endpoint<Dismissal, Nothing> = Endpoint::put("/v1/dismissal");
 /// `GET /v1/layout`.
 pub const LAYOUT: Endpoint<LayoutQuery, LiveLayout> = Endpoint::get("/v1/layout");
 /// `GET /v1/status`.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plinth_api::coordinator::{Appointed, Farewell};
-use plinth_api::director::{APPOINT, Appointment, STATUS};
+use plinth_api::director::{APPOINT, Appointment, DISMISS, Dismissal, STATUS};
 use plinth_api::{Nothing, Target};
 use plinth_service::{Failure, MonitorEnd, watch};
 use plinth_system_config::Parameters;
@@ -308,6 +308,7 @@ impl Leader<'_> {
                 },
                 Err(problem) => {
                     self.problem(Some(problem));
+                    self.dismiss(state).await;
                     LOOK
                 }
             };
@@ -327,6 +328,24 @@ impl Leader<'_> {
             self.is_first = false;
         }
         Ok(())
+    }
+
+    /// Where nobody stands by, the director of the epoch that is over may well live: frozen for a
+    /// while, or told nothing of it, as no later epoch has begun. It makes way for another one.
+    async fn dismiss(&self, state: &ClusterState) {
+        let Some(appointed) = &state.appointed else { return };
+        if !self.spent.contains(&appointed.pid.incarnation) {
+            return;
+        }
+        let dismissal = Dismissal {
+            epoch: appointed.epoch,
+            director: appointed.pid.incarnation,
+            reason: self.cause.clone().unwrap_or_else(|| first_cause(state)),
+        };
+        let (peers, target) = (self.node.context.peers(), Target::from(&appointed.pid));
+        if peers.call(&target, &DISMISS, &dismissal, Some(state.epoch), ASK_LIMIT).await.is_ok() {
+            self.node.context.runtime().mark("coordinator.dismissed_director");
+        }
     }
 
     fn next_candidate(&self, state: &ClusterState) -> Result<Candidate, String> {

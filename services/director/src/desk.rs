@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use plinth_api::director::Dismissal;
 use plinth_service::Context;
 use plinth_types::Epoch;
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ pub(crate) struct Desk {
     appointed: watch::Sender<Option<Accepted>>,
     /// The highest epoch that it was asked to serve.
     highest: watch::Sender<Epoch>,
+    dismissed: watch::Sender<Option<Dismissal>>,
 }
 
 impl Desk {
@@ -29,6 +31,7 @@ impl Desk {
             live: Live::new(),
             appointed: watch::Sender::new(None),
             highest: watch::Sender::new(Epoch::ZERO),
+            dismissed: watch::Sender::new(None),
         }
     }
 
@@ -65,6 +68,24 @@ impl Desk {
             if appointed.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// The coordinators say that an epoch is over.
+    pub(crate) fn dismiss(&self, dismissal: Dismissal) {
+        self.dismissed.send_replace(Some(dismissal));
+    }
+
+    /// Waits until the coordinators say that this epoch is over, and for their reason.
+    pub(crate) async fn dismissed(&self, serving: Epoch) -> String {
+        let mut dismissed = self.dismissed.subscribe();
+        let is_meant = |given: &Option<Dismissal>| {
+            given.as_ref().is_some_and(|dismissal| dismissal.epoch == serving)
+        };
+        let given = dismissed.wait_for(is_meant).await.map(|given| given.clone());
+        match given {
+            Ok(Some(dismissal)) => dismissal.reason,
+            Ok(None) | Err(_) => std::future::pending().await,
         }
     }
 

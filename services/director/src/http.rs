@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use plinth_api::director::{Appointment, LayoutQuery, LiveLayout, Status};
+use plinth_api::director::{Appointment, Dismissal, LayoutQuery, LiveLayout, Status};
 use plinth_api::{ErrorCode, Nothing};
 use plinth_service::{Answer, FENCED, Fails as _, Failure, Json, Query, Routes};
-use plinth_types::Epoch;
+use plinth_types::{Epoch, Incarnation};
 use tokio::time::{Instant, timeout};
 use utoipa_axum::routes;
 
@@ -18,6 +18,7 @@ pub(crate) fn routes() -> Routes<Desk> {
     Routes::new()
         .describe("Plinth director", "Recovers the transaction system and watches over an epoch.")
         .service(routes!(appoint).fails(FENCED))
+        .service(routes!(dismiss).fails(FENCED))
         .service(routes!(layout).fails(&[ErrorCode::NotReady]))
         .observer(routes!(status))
 }
@@ -35,11 +36,7 @@ async fn appoint(
     State(desk): State<Desk>,
     Json(appointment): Json<Appointment>,
 ) -> Answer<Nothing> {
-    let me = desk.context.pid().incarnation;
-    if appointment.director != me {
-        let detail = format!("{} is appointed, and this is {me}", appointment.director);
-        return Err(Failure::new(ErrorCode::WrongIncarnation, detail));
-    }
+    is_this(&desk, appointment.director)?;
     if appointment.epoch == Epoch::ZERO {
         return Err(Failure::new(ErrorCode::InvalidRequest, "epoch: the first epoch is 1"));
     }
@@ -64,6 +61,28 @@ async fn appoint(
             Err(Failure::new(ErrorCode::Superseded, detail))
         }
     }
+}
+
+/// Ends this director where it serves the epoch that is over, so that another can be started.
+#[utoipa::path(
+    put,
+    path = "/v1/dismissal",
+    request_body = Dismissal,
+    responses((status = 200, description = "It has heard, and exits if it serves that epoch", body = Nothing))
+)]
+async fn dismiss(State(desk): State<Desk>, Json(dismissal): Json<Dismissal>) -> Answer<Nothing> {
+    is_this(&desk, dismissal.director)?;
+    desk.dismiss(dismissal);
+    Ok(Json(Nothing {}))
+}
+
+fn is_this(desk: &Desk, meant: Incarnation) -> Result<(), Failure> {
+    let me = desk.context.pid().incarnation;
+    if meant == me {
+        return Ok(());
+    }
+    let detail = format!("{meant} is meant, and this is {me}");
+    Err(Failure::new(ErrorCode::WrongIncarnation, detail))
 }
 
 /// The layout with the processes as they are now. With `index`, once it is another.

@@ -95,6 +95,7 @@ async fn direct(context: Context, config: Config, desk: Desk) -> Exit {
             Fatal::new("the director was asked to stop")
         }
         later = desk.superseded(reign.epoch) => Fatal::superseded(format_args!("epoch {later} has begun")),
+        reason = desk.dismissed(reign.epoch) => Fatal::superseded(format_args!("dismissed: {reason}")),
         Err(fatal) = phases::recover(&reign) => fatal,
     };
     tracing::warn!(epoch = reign.epoch.0, reason = fatal.reason, "the epoch ends");

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
-use plinth_api::director::{Appointment, Status};
+use plinth_api::director::{Appointment, Dismissal, Status};
 use plinth_api::log::Kept;
 use plinth_api::storage::{ShardConfig, Status as StorageStatus};
 use plinth_api::{ErrorCode, Nothing};
@@ -74,11 +74,15 @@ impl Played {
 
 /// What a played director was told.
 #[derive(Clone, Default)]
-pub(crate) struct Told(Arc<Mutex<Vec<Appointment>>>);
+pub(crate) struct Told(Arc<Mutex<Vec<Appointment>>>, Arc<Mutex<Option<Dismissal>>>);
 
 impl Told {
     pub(crate) fn last(&self) -> Option<Appointment> {
         self.0.lock().unwrap().last().cloned()
+    }
+
+    pub(crate) fn dismissal(&self) -> Option<Dismissal> {
+        self.1.lock().unwrap().clone()
     }
 }
 
@@ -89,6 +93,12 @@ async fn appoint(State(told): State<Told>, Json(request): Json<Appointment>) -> 
         return Err(Failure::new(ErrorCode::Superseded, "one epoch a life"));
     }
     told.push(request);
+    Ok(Json(Nothing {}))
+}
+
+#[utoipa::path(put, path = "/v1/dismissal", request_body = Dismissal, responses((status = 200, body = Nothing)))]
+async fn dismiss(State(told): State<Told>, Json(request): Json<Dismissal>) -> Answer<Nothing> {
+    *told.1.lock().unwrap() = Some(request);
     Ok(Json(Nothing {}))
 }
 
@@ -103,7 +113,10 @@ async fn director_status(State(told): State<Told>) -> Json<Status> {
 pub(crate) async fn director(service: ServiceRef, cluster: ClusterId) -> (Played, Told) {
     let told = Told::default();
     let shared = told.clone();
-    let routes = Routes::new().service(routes!(appoint)).anyone(routes!(director_status));
+    let routes = Routes::new()
+        .service(routes!(appoint))
+        .service(routes!(dismiss))
+        .anyone(routes!(director_status));
     (Played::start(service, cluster, |_| routes.with_state(shared)).await, told)
 }
 

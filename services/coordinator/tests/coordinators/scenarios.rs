@@ -172,6 +172,24 @@ async fn a_new_epoch_can_be_asked_for() {
     .await;
 }
 
+/// Nobody else stands by, and it hears of no later epoch: it has to be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_director_is_dismissed_when_its_epoch_is_over() {
+    within_limit(async {
+        let (world, first, told, _) = ready_world().await;
+        let request = BeginRecovery { reason: "a drill".to_owned() };
+        world.ask(2, &BEGIN_RECOVERY, &request).await.unwrap();
+        world.until(1, "told to go", |_| told.dismissal().is_some()).await;
+        let dismissal = told.dismissal().unwrap();
+        assert_eq!((dismissal.epoch, dismissal.reason.as_str()), (Epoch(1), "a drill"));
+        assert_eq!(dismissal.director, first.pid().incarnation);
+        let (second, _) = with_director(&world, 2).await;
+        let status = world.until(3, "followed", |status| is_appointed(status, &second)).await;
+        assert_eq!(status.director.unwrap().cause, "a drill");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_leader_is_followed_and_its_director_adopted() {
     within_limit(async {

@@ -1,13 +1,15 @@
 //! One process after the other is killed.
 
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, ensure};
 use plinth_api::coordinator::Recoveries;
 use plinth_api::director::LiveLayout;
 use plinth_api::{ErrorCode, Problem};
-use plinth_test_processes::cluster::{Cluster, is_of_kind, reference};
-use plinth_test_processes::eventually;
+use plinth_test_processes::cluster::{Cluster, free_port, is_of_kind, reference};
+use plinth_test_processes::{eventually, executable, signal};
+use rustix::process::Signal;
 
 use crate::Outcome;
 
@@ -45,6 +47,36 @@ fn each_monitored_component_killed_ends_the_epoch_and_loses_nothing() -> Outcome
         .with_context(|| format!("{who} does not come back"))?;
     }
     ensure!(stores.is_subset(&cluster.stores()?) || cluster.stores()?.len() == stores.len());
+    cluster.stop()
+}
+
+/// On a single node nobody follows a director whose epoch is ended while it lives, or while it is
+/// frozen: it has to make way for another life of its own.
+#[test]
+fn a_lone_director_makes_way() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let mut up = Command::new(executable()?);
+    up.args(["up", "--nodes", "1", "--json", "--gateway-port", &free_port()?.to_string()]);
+    up.arg("--data-dir").arg(directory.path());
+    up.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let cluster = Cluster::run(up, directory.path())?;
+    cluster.put(cluster.gateway()?, "kept", "through all of it")?;
+    let mut epoch = cluster.epoch()?;
+    for round in 0..5 {
+        cluster.begin_recovery(&format!("drill {round}"))?;
+        epoch = cluster.ready_above(epoch).with_context(|| format!("drill {round}"))?;
+    }
+    let director = cluster.process(|row| is_of_kind(row, "director"))?;
+    signal(director.os_pid, Signal::STOP)?;
+    let noticed = eventually("its silence is noticed", || {
+        ensure!(!cluster.status()?.ready);
+        Ok(())
+    });
+    signal(director.os_pid, Signal::CONT)?;
+    noticed?;
+    cluster.ready_above(epoch).context("frozen and back")?;
+    let kept = cluster.get(cluster.gateway()?, "kept")?;
+    ensure!(kept.as_deref() == Some("through all of it"), "{kept:?}");
     cluster.stop()
 }
 
