@@ -81,6 +81,9 @@ struct State {
     bytes: usize,
     is_marked: bool,
     reads_system: bool,
+    ignores_own: bool,
+    /// What a transaction sees of its own writes where it ignores them.
+    nothing: Overlay,
     committed: Option<Committed>,
     ended: bool,
 }
@@ -97,6 +100,11 @@ impl Transaction {
     /// Lets it read the system's keys, from `\xff` on.
     pub fn read_system_keys(&self) {
         self.state(|state| state.reads_system = true);
+    }
+
+    /// From now on it reads what others have committed, and nothing of what it has written itself.
+    pub fn ignore_own_writes(&self) {
+        self.state(|state| state.ignores_own = true);
     }
 
     /// Reads at this version, and not at one asked for at the first read.
@@ -138,7 +146,7 @@ impl Transaction {
         let known = self.state(|state| {
             state.may_go_on()?;
             state.may_read(&KeyRange::single(key))?;
-            Ok::<_, ClientError>(state.overlay.look(key))
+            Ok::<_, ClientError>(state.own().look(key))
         })?;
         let ops = match known {
             Known::Value(value) => return Ok(value),
@@ -165,7 +173,7 @@ impl Transaction {
         let known = self.state(|state| {
             state.may_go_on()?;
             keys.iter().try_for_each(|key| state.may_read(&KeyRange::single(key)))?;
-            Ok::<_, ClientError>(keys.iter().map(|key| state.overlay.look(key)).collect::<Vec<_>>())
+            Ok::<_, ClientError>(keys.iter().map(|key| state.own().look(key)).collect::<Vec<_>>())
         })?;
         if known.contains(&Known::Unreadable) {
             return Err(ClientError::Unreadable);
@@ -218,7 +226,7 @@ impl Transaction {
             let wanted = limit.saturating_sub(result.items.len()).clamp(1, CHUNK);
             let chunk =
                 self.database.chunk_at(version, &left, wanted, reverse, self.deadline).await?;
-            let merged = self.state(|state| state.overlay.merge(&chunk.part, chunk.items))?;
+            let merged = self.state(|state| state.own().merge(&chunk.part, chunk.items))?;
             let rows: Box<dyn Iterator<Item = (Key, Value)> + Send> = if reverse {
                 Box::new(merged.into_iter().rev())
             } else {
@@ -236,7 +244,10 @@ impl Transaction {
         }
         if isolation == Isolation::Serializable {
             let read = read_part(range, &result, reverse);
-            self.state(|state| state.reads.extend(state.overlay.dependent(&read)));
+            self.state(|state| {
+                let dependent = state.own().dependent(&read);
+                state.reads.extend(dependent);
+            });
         }
         Ok(result)
     }
@@ -478,6 +489,11 @@ impl Transaction {
 }
 
 impl State {
+    /// Its own writes, as far as its reads see them.
+    fn own(&self) -> &Overlay {
+        if self.ignores_own { &self.nothing } else { &self.overlay }
+    }
+
     fn may_go_on(&self) -> Result<(), ClientError> {
         if self.ended { Err(ClientError::Ended) } else { Ok(()) }
     }

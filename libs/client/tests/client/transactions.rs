@@ -78,7 +78,8 @@ fn select(data: &Data, selector: &KeySelector) -> Key {
     }
 }
 
-async fn play(world: &World, base: Data, steps: Vec<Step>) {
+/// With its own writes in what it reads, or without.
+async fn play(world: &World, base: Data, steps: Vec<Step>, with_own: bool) {
     let initial =
         base.iter().map(|(key, value)| Mutation::Set { key: key.clone(), value: value.clone() });
     world.first.script(|script| {
@@ -87,9 +88,13 @@ async fn play(world: &World, base: Data, steps: Vec<Step>) {
         memory.write(initial.collect());
     });
     let transaction = world.database.begin(WITHIN);
-    let mut data = base;
+    let mut data = base.clone();
     transaction.read_version().await.unwrap();
+    if !with_own {
+        transaction.ignore_own_writes();
+    }
     for step in &steps {
+        let seen = if with_own { data.clone() } else { base.clone() };
         match step {
             Step::Write(mutation) => {
                 write(&transaction, mutation);
@@ -97,7 +102,7 @@ async fn play(world: &World, base: Data, steps: Vec<Step>) {
             }
             Step::Get(key, isolation) => {
                 let value = transaction.get_with(key, *isolation).await.unwrap();
-                assert_eq!(value.as_ref(), data.get(key), "{key} after {steps:?}");
+                assert_eq!(value.as_ref(), seen.get(key), "{key} after {steps:?}");
             }
             Step::Range(range, limit, reverse, isolation) => {
                 let options = RangeOptions {
@@ -107,14 +112,14 @@ async fn play(world: &World, base: Data, steps: Vec<Step>) {
                     ..RangeOptions::default()
                 };
                 let result = transaction.get_range(range, options).await.unwrap();
-                let mut expected = rows(&data, range, *reverse);
+                let mut expected = rows(&seen, range, *reverse);
                 assert_eq!(result.more, expected.len() >= *limit, "{range:?} after {steps:?}");
                 expected.truncate(*limit);
                 assert_eq!(result.items, expected, "{range:?} after {steps:?}");
             }
             Step::Select(selector, isolation) => {
                 let key = transaction.get_key(selector, *isolation).await.unwrap();
-                assert_eq!(key, select(&data, selector), "{selector:?} after {steps:?}");
+                assert_eq!(key, select(&seen, selector), "{selector:?} after {steps:?}");
             }
         }
     }
@@ -124,7 +129,7 @@ async fn play(world: &World, base: Data, steps: Vec<Step>) {
 }
 
 #[tokio::test]
-async fn whatever_is_read_is_the_data_with_the_transactions_own_writes() {
+async fn whatever_is_read_is_the_data_with_the_transactions_own_writes_or_without() {
     let world = remembering().await;
     let mut runner = TestRunner::new(Config::default());
     let base = prop::collection::btree_map(key(), key().prop_map(|key| Value(key.0)), 0..12);
@@ -132,7 +137,8 @@ async fn whatever_is_read_is_the_data_with_the_transactions_own_writes() {
     for _ in 0..150 {
         let base = base.new_tree(&mut runner).unwrap().current();
         let steps = steps.new_tree(&mut runner).unwrap().current();
-        play(&world, base, steps).await;
+        play(&world, base.clone(), steps.clone(), true).await;
+        play(&world, base, steps, false).await;
     }
 }
 
