@@ -41,6 +41,7 @@ pub(crate) async fn run(node: Arc<Node>, mut events: mpsc::Receiver<Event>) {
             cause: None,
             suspects: Vec::new(),
             is_first: true,
+            is_asked: false,
         };
         tokio::select! {
             biased;
@@ -116,6 +117,8 @@ struct Leader<'a> {
     suspects: Vec<ServiceRef>,
     /// Whether this leader has appointed nobody yet.
     is_first: bool,
+    /// Whether somebody has asked for the next epoch.
+    is_asked: bool,
 }
 
 impl Leader<'_> {
@@ -174,7 +177,7 @@ impl Leader<'_> {
                 }
                 Ok(())
             }
-            _ => self.appoint(&state).await,
+            _ => self.appoint(&state, events).await,
         }
     }
 
@@ -268,8 +271,11 @@ impl Leader<'_> {
                     {
                         break (format!("{}: {reason}", appointed.service), suspects);
                     }
-                    Some(Event::Begin { reason }) => break (reason, Vec::new()),
-                    Some(Event::Farewell(_)) => {}
+                    Some(Event::Begin { over, reason }) if over == epoch => {
+                        self.is_asked = true;
+                        break (reason, Vec::new());
+                    }
+                    Some(Event::Begin { .. } | Event::Farewell(_)) => {}
                     None => return,
                 },
                 end = &mut watching => break (describe(&appointed.service, end), Vec::new()),
@@ -283,8 +289,13 @@ impl Leader<'_> {
         self.end(appointed, cause, suspects);
     }
 
-    /// Appoints the next director, once there is one and it is time.
-    async fn appoint(&mut self, state: &ClusterState) -> Result<(), Failure> {
+    /// Appoints the next director, once there is one and it is time. Whoever asks for a new epoch
+    /// does not wait for the time.
+    async fn appoint(
+        &mut self,
+        state: &ClusterState,
+        events: &mut mpsc::Receiver<Event>,
+    ) -> Result<(), Failure> {
         let node = self.node;
         let delay = if self.is_first {
             Duration::ZERO
@@ -296,7 +307,7 @@ impl Leader<'_> {
             let news = node.reported.notified();
             let wait = match self.next_candidate(state) {
                 Ok(candidate) => match due.checked_duration_since(Instant::now()) {
-                    Some(wait) if !wait.is_zero() => {
+                    Some(wait) if !wait.is_zero() && !self.is_asked => {
                         self.problem(Some(format!(
                             "{} epochs in a row have failed: the next one begins in {} ms",
                             state.failed_epochs(),
@@ -313,7 +324,15 @@ impl Leader<'_> {
                 }
             };
             // Told of a report, or at least looked again: reports also expire.
-            drop(timeout(wait, news).await);
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(Event::Begin { over, .. }) if over == state.epoch => self.is_asked = true,
+                    Some(Event::Begin { .. } | Event::Farewell(_)) => {}
+                    None => return Ok(()),
+                },
+                _ = timeout(wait, news) => {}
+            }
         };
         self.problem(None);
         let cause = self.cause.clone().unwrap_or_else(|| first_cause(state));
@@ -325,7 +344,7 @@ impl Leader<'_> {
         if let Applied::Appointed(appointed) = node.write(self.group, command).await? {
             assert!(appointed.epoch > state.epoch, "an appointment is always a fresh epoch");
             tracing::info!(epoch = %appointed.epoch, director = %appointed.service, cause = appointed.cause, "appointed");
-            self.is_first = false;
+            (self.is_first, self.is_asked) = (false, false);
         }
         Ok(())
     }

@@ -126,6 +126,8 @@ pub(crate) enum Event {
     Farewell(Farewell),
     /// A new epoch is asked for.
     Begin {
+        /// In place of this one; nothing, where that is not the latest any more.
+        over: Epoch,
         /// Why.
         reason: String,
     },

@@ -210,7 +210,8 @@ pub(super) async fn begin_recovery(
         Place::Here(group) => {
             let superseded = node.read(&group).await?.epoch;
             tracing::info!(epoch = %superseded, reason = request.reason, "a new epoch is asked for");
-            if node.events.try_send(Event::Begin { reason: request.reason }).is_err() {
+            let begin = Event::Begin { over: superseded, reason: request.reason };
+            if node.events.try_send(begin).is_err() {
                 return Err(Failure::new(ErrorCode::Overloaded, "too many requests at once"));
             }
             Ok(served(node.context.service(), Begun { superseded }))

@@ -172,6 +172,24 @@ async fn a_new_epoch_can_be_asked_for() {
     .await;
 }
 
+/// Epochs that were ended on request have not failed: their number makes nobody wait. The pauses
+/// would be two minutes together, which is more than a test has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn epochs_that_are_asked_for_follow_each_other_at_once() {
+    within_limit(async {
+        let (world, mut serving, _told, _) = ready_world().await;
+        for round in 0_usize..10 {
+            let (next, _) = with_director(&world, 2 + round % 2).await;
+            let request = BeginRecovery { reason: format!("drill {round}") };
+            world.ask(2, &BEGIN_RECOVERY, &request).await.unwrap();
+            world.until(3, "followed", |status| is_appointed(status, &next)).await;
+            let gone = std::mem::replace(&mut serving, next);
+            gone.kill().await;
+        }
+    })
+    .await;
+}
+
 /// Nobody else stands by, and it hears of no later epoch: it has to be told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lone_director_is_dismissed_when_its_epoch_is_over() {
