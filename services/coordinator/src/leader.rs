@@ -42,6 +42,7 @@ pub(crate) async fn run(node: Arc<Node>, mut events: mpsc::Receiver<Event>) {
             suspects: Vec::new(),
             is_first: true,
             is_asked: false,
+            asked: BTreeSet::new(),
         };
         tokio::select! {
             biased;
@@ -119,6 +120,8 @@ struct Leader<'a> {
     is_first: bool,
     /// Whether somebody has asked for the next epoch.
     is_asked: bool,
+    /// Epochs in place of which another one was asked for.
+    asked: BTreeSet<Epoch>,
 }
 
 impl Leader<'_> {
@@ -273,6 +276,7 @@ impl Leader<'_> {
                     }
                     Some(Event::Begin { over, reason }) if over == epoch => {
                         self.is_asked = true;
+                        self.asked.insert(epoch);
                         break (reason, Vec::new());
                     }
                     Some(Event::Begin { .. } | Event::Farewell(_)) => {}
@@ -297,10 +301,13 @@ impl Leader<'_> {
         events: &mut mpsc::Receiver<Event>,
     ) -> Result<(), Failure> {
         let node = self.node;
+        self.asked.retain(|asked| *asked > state.ready_epoch);
+        let asked = u64::try_from(self.asked.len()).unwrap_or(u64::MAX);
+        let failed = state.failed_epochs().saturating_sub(asked);
         let delay = if self.is_first {
             Duration::ZERO
         } else {
-            backoff::delay(state.failed_epochs(), node.context.runtime().random_u64())
+            backoff::delay(failed, node.context.runtime().random_u64())
         };
         let due = Instant::now() + delay;
         let candidate = loop {
@@ -309,8 +316,7 @@ impl Leader<'_> {
                 Ok(candidate) => match due.checked_duration_since(Instant::now()) {
                     Some(wait) if !wait.is_zero() && !self.is_asked => {
                         self.problem(Some(format!(
-                            "{} epochs in a row have failed: the next one begins in {} ms",
-                            state.failed_epochs(),
+                            "{failed} epochs in a row have failed: the next one begins in {} ms",
                             delay.as_millis()
                         )));
                         wait
