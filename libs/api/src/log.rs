@@ -41,6 +41,9 @@ pub struct LockAnswer {
     pub tags: Vec<TagExtent>,
     /// The newest configuration that it durably keeps.
     pub config: Option<Recorded>,
+    /// Whether it keeps one that can't be read. That one is not of a later epoch than `generation`.
+    #[serde(default)]
+    pub config_damaged: bool,
 }
 
 /// What a log holds of a tag.

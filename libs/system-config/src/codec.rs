@@ -64,6 +64,18 @@ pub enum DecodeError {
     },
 }
 
+impl DecodeError {
+    /// Whether the bytes are not those that were written, rather than written by a release that this
+    /// one can't read. Only damage may be written over.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            DecodeError::Envelope(EnvelopeError::Malformed(_) | EnvelopeError::Checksum { .. })
+        )
+    }
+}
+
 /// The shards at hand are not those that the configuration sums up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

@@ -122,5 +122,6 @@ pub(crate) fn lock_answer(store: u128, end: u64, known_committed: u64) -> LockAn
         }),
         tags: [0, 1].map(|tag| TagExtent { tag: Tag(tag), popped: Version(0) }).to_vec(),
         config: None,
+        config_damaged: false,
     }
 }

@@ -212,7 +212,8 @@ impl Driver {
                 self.promise(result, Promise::Done, reply);
             }
             Command::Kept(reply) => {
-                answer(reply, Ok(Kept { recorded: self.machine.config().cloned() }))
+                let kept = self.machine.config().map(Option::<&_>::cloned);
+                answer(reply, kept.map(|recorded| Kept { recorded }));
             }
             Command::Status(reply) => answer(reply, Ok(self.machine.status())),
         }

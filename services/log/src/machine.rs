@@ -119,6 +119,8 @@ pub struct Machine {
     durable: Version,
     known_committed: Version,
     config: Option<Recorded>,
+    /// What is wrong with the configuration on disk, until another one has taken its place.
+    config_damage: Option<String>,
     rows: VecDeque<Row>,
     /// Whether somebody waits for what is queued.
     urgent: bool,
@@ -153,6 +155,7 @@ impl Machine {
             durable: end,
             known_committed: heard.unwrap_or_default().max(known_committed),
             config: found.config,
+            config_damage: found.config_damage,
             rows: VecDeque::new(),
             urgent: false,
             sequence: 0,
@@ -191,9 +194,16 @@ impl Machine {
     }
 
     /// The configuration that it keeps.
-    #[must_use]
-    pub fn config(&self) -> Option<&Recorded> {
-        self.config.as_ref()
+    ///
+    /// # Errors
+    /// The one on disk can't be read.
+    pub fn config(&self) -> Result<Option<&Recorded>, Refusal> {
+        match &self.config_damage {
+            Some(damage) => {
+                Err(Refusal::Damaged(format!("the kept configuration can't be read: {damage}")))
+            }
+            None => Ok(self.config.as_ref()),
+        }
     }
 
     /// The rows that were queued since the last call, to be written in this order.
@@ -287,6 +297,7 @@ impl Machine {
             generation: self.generation(),
             tags: self.extents(),
             config: self.config.clone(),
+            config_damaged: self.config_damage.is_some(),
         })
     }
 
@@ -525,6 +536,7 @@ impl Machine {
         let bytes = encode_stored(&request.recorded)
             .map_err(|error| Refusal::BadConfig(error.to_string()))?;
         self.config = Some(request.recorded);
+        self.config_damage = None;
         self.queue(Row::Config(bytes));
         Ok(())
     }

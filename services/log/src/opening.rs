@@ -44,6 +44,12 @@ pub(crate) async fn run(
         Ok(found) => found,
         Err(error) => return serve_damaged(&context, &*store, &error, commands).await,
     };
+    if let Some(damage) = &found.config_damage {
+        tracing::error!(
+            damage,
+            "the kept configuration can't be read; the next one takes its place"
+        );
+    }
     let machine = Machine::new(manifest.store, config.limits, found);
     // Whoever has a new log made waits for its store's name, and uses the log at once.
     known_store.send_replace(Some(manifest.store));
@@ -146,6 +152,7 @@ async fn serve_damaged(
     context.set_state("damaged");
     context.set_check(CHECK, Err(detail.clone()));
     let refusal = Refusal::Damaged(format!("this log is damaged: {detail}"));
-    let kept = records::read_config(store).ok().map(|recorded| Kept { recorded });
+    let kept = records::read_config(store).ok().and_then(Result::ok);
+    let kept = kept.map(|recorded| Kept { recorded });
     meanwhile(std::future::pending::<Exit>(), commands, &refusal, kept).await
 }

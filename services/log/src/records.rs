@@ -88,6 +88,8 @@ pub struct Found {
     pub spilled: Version,
     /// The kept configuration.
     pub config: Option<Recorded>,
+    /// What is wrong with it, where it can't be read.
+    pub config_damage: Option<String>,
 }
 
 /// Why a log's directory can't be taken up.
@@ -105,8 +107,8 @@ pub enum ReadError {
         #[source]
         source: RecordError,
     },
-    /// The kept configuration is damaged.
-    #[error("the kept configuration is damaged")]
+    /// The kept configuration is of a release that this one can't read.
+    #[error("the kept configuration can't be read")]
     Config(#[source] DecodeError),
     /// An entry stands under another version's key.
     #[error("the entry of version {0} stands under another version")]
@@ -144,13 +146,18 @@ pub fn batch(rows: &[Row]) -> Result<Batch, RecordError> {
     Ok(batch)
 }
 
-/// Reads the kept configuration alone: it may be whole where the rest is damaged.
+/// Reads the kept configuration alone: it may be whole where the rest is damaged, and the rest where
+/// it is. What is wrong with a damaged one is in the error inside.
 ///
 /// # Errors
-/// It can't be read.
-pub fn read_config(store: &dyn Store) -> Result<Option<Recorded>, ReadError> {
-    let bytes = store.get(META, CONFIG)?;
-    bytes.map(|bytes| decode_stored(&bytes).map_err(ReadError::Config)).transpose()
+/// The store can't be read, or the configuration is of a release that this one can't read.
+pub fn read_config(store: &dyn Store) -> Result<Result<Option<Recorded>, String>, ReadError> {
+    let Some(bytes) = store.get(META, CONFIG)? else { return Ok(Ok(None)) };
+    match decode_stored(&bytes) {
+        Ok(recorded) => Ok(Ok(Some(recorded))),
+        Err(error) if error.is_damage() => Ok(Err(error.to_string())),
+        Err(error) => Err(ReadError::Config(error)),
+    }
 }
 
 /// Reads everything, and checks it. A batch is written whole or not at all, so a record that does
@@ -181,8 +188,12 @@ pub fn read(store: &dyn Store, memory_bytes: u64) -> Result<Found, ReadError> {
             }
         }
     }
-    let (lock, config) = (read_row(store, LOCK)?, read_config(store)?);
-    Ok(Found { lock, state, entries: entries.into(), spilled, config })
+    let lock = read_row(store, LOCK)?;
+    let (config, config_damage) = match read_config(store)? {
+        Ok(config) => (config, None),
+        Err(damage) => (None, Some(damage)),
+    };
+    Ok(Found { lock, state, entries: entries.into(), spilled, config, config_damage })
 }
 
 /// Up to `limit` entries above `after` and up to `through`, or to the end.

@@ -105,6 +105,8 @@ pub(crate) struct Driver {
     kept: Option<Recorded>,
     /// The newest configuration that was ordered to be written; it may not be durable yet.
     keeping: Option<Recorded>,
+    /// What is wrong with the configuration on disk, until another one has taken its place.
+    damage: Option<String>,
     streams: BTreeMap<Tag, Stream>,
     /// What is durable, for those who pop.
     durable: BTreeMap<Tag, watch::Sender<Version>>,
@@ -150,6 +152,7 @@ impl Driver {
             seen,
             keeping: kept.clone(),
             kept,
+            damage: None,
             streams: tags
                 .into_iter()
                 .map(|(tag, durable)| (tag, Stream::restore(tag, durable)))
@@ -166,6 +169,12 @@ impl Driver {
             early_watches: Waiting::default(),
             configs: Waiting::default(),
         }
+    }
+
+    /// The configuration on disk can't be read.
+    pub(crate) fn with_damaged_configuration(self, damage: Option<String>) -> Driver {
+        self.meters.show_damage(damage.is_some());
+        Driver { damage, ..self }
     }
 
     /// Works until the disk fails, or an invariant is found broken.
@@ -216,7 +225,11 @@ impl Driver {
             Command::ShardConfig(query, reply) => self.shard_config(query, reply),
             Command::Keep(request, reply) => self.keep(*request, reply),
             Command::Kept(reply) => {
-                let _ = reply.send(Ok(Kept { recorded: self.kept.clone() }));
+                let kept = match &self.damage {
+                    Some(damage) => Err(Refusal::DamagedConfig(damage.clone()).into()),
+                    None => Ok(Kept { recorded: self.kept.clone() }),
+                };
+                let _ = reply.send(kept);
             }
             Command::Status(reply) => {
                 let _ = reply.send(Ok(self.status()));
@@ -491,6 +504,10 @@ impl Driver {
                 // Of two writes the later may be heard of first.
                 if self.kept.as_ref().is_none_or(|kept| kept.stamp() <= recorded.stamp()) {
                     self.kept = Some(*recorded);
+                }
+                if self.damage.take().is_some() {
+                    tracing::info!("the configuration that can't be read is replaced");
+                    self.meters.show_damage(false);
                 }
                 let _ = reply.send(Ok(Nothing {}));
             }

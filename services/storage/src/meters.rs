@@ -14,6 +14,7 @@ struct Made {
     reads: CounterVec,
     window_bytes: Gauge,
     lag_versions: Gauge,
+    damaged: Gauge,
 }
 
 impl Made {
@@ -29,6 +30,10 @@ impl Made {
             lag_versions: metrics.gauge(
                 "storage_durable_lag_versions",
                 "Versions by which the tag that lags most is ahead in memory of what is durable",
+            )?,
+            damaged: metrics.gauge(
+                "storage_config_damaged",
+                "1 while the kept configuration can't be read, else 0",
             )?,
         })
     }
@@ -46,6 +51,12 @@ impl Meters {
         if let Some(made) = &self.0 {
             let result = if ok { "ok" } else { "refused" };
             Counter::inc(&made.reads.with_label_values(&[result]));
+        }
+    }
+
+    pub(crate) fn show_damage(&self, is_damaged: bool) {
+        if let Some(made) = &self.0 {
+            made.damaged.set(i64::from(is_damaged));
         }
     }
 

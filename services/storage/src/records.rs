@@ -59,8 +59,8 @@ pub enum ReadError {
         /// Which one.
         row: String,
     },
-    /// The kept configuration is damaged.
-    #[error("the kept configuration is damaged")]
+    /// The kept configuration is of a release that this one can't read.
+    #[error("the kept configuration can't be read")]
     Config(#[source] DecodeError),
 }
 
@@ -109,13 +109,18 @@ pub fn read_tags(store: &dyn Store) -> Result<BTreeMap<Tag, Position>, ReadError
     }
 }
 
-/// The kept configuration.
+/// The kept configuration. One that is damaged hinders nothing: the next one takes its place. What is
+/// wrong with it is in the error inside.
 ///
 /// # Errors
-/// It can't be read.
-pub fn read_config(store: &dyn Store) -> Result<Option<Recorded>, ReadError> {
-    let bytes = store.get(META, CONFIG)?;
-    bytes.map(|bytes| decode_stored(&bytes).map_err(ReadError::Config)).transpose()
+/// The store can't be read, or the configuration is of a release that this one can't read.
+pub fn read_config(store: &dyn Store) -> Result<Result<Option<Recorded>, String>, ReadError> {
+    let Some(bytes) = store.get(META, CONFIG)? else { return Ok(Ok(None)) };
+    match decode_stored(&bytes) {
+        Ok(recorded) => Ok(Ok(Some(recorded))),
+        Err(error) if error.is_damage() => Ok(Err(error.to_string())),
+        Err(error) => Err(ReadError::Config(error)),
+    }
 }
 
 /// The configuration of the system shard: its value and the rows of the shards.

@@ -75,6 +75,9 @@ pub enum Refusal {
     /// The configuration can't be written.
     #[error("the configuration can't be kept")]
     BadConfig(#[from] EncodeError),
+    /// The kept configuration can't be read.
+    #[error("the kept configuration can't be read: {0}")]
+    DamagedConfig(String),
     /// The disk refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -98,7 +101,8 @@ impl Refusal {
             Refusal::TooMuch { .. } | Refusal::TooLarge(_) => ErrorCode::LimitExceeded,
             Refusal::Waiting(_) | Refusal::Watches(_) => ErrorCode::Overloaded,
             Refusal::Store(StoreError::Full { .. }) => ErrorCode::DiskFull,
-            Refusal::Store(
+            Refusal::DamagedConfig(_)
+            | Refusal::Store(
                 StoreError::Corrupt { .. } | StoreError::Io { .. } | StoreError::Locked { .. },
             ) => ErrorCode::Damaged,
             Refusal::Starting(_) => ErrorCode::NotReady,

@@ -222,6 +222,29 @@ async fn a_wiped_log_counts_as_missing_and_is_filled_from_survivors() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_configuration_can_not_be_read_counts_unless_it_may_be_a_newer_one() {
+    let neighbours = one_epoch().await;
+    let before = neighbours.world().recorded.clone().unwrap();
+    let (older, newer) = (service("log-1@node-1"), service("log-1@node-2"));
+    {
+        let mut world = neighbours.world();
+        for log in [&older, &newer] {
+            world.logs.get_mut(log).unwrap().config_damaged = true;
+        }
+        // It has taken up an epoch after the layout's, and may keep what that one has recorded.
+        let generation = world.logs.get_mut(&newer).unwrap().generation.as_mut().unwrap();
+        generation.epoch = before.config.layout.epoch.next();
+    }
+    let director = Director::appointed(&neighbours, &[]).await;
+    let live = director.until_ready().await;
+    let logs: Vec<_> = live.recorded.config.layout.logs.iter().map(|log| &log.service).collect();
+    assert!(logs.contains(&&older) && !logs.contains(&&newer), "{logs:?}");
+    let world = neighbours.world();
+    assert_eq!(world.logs[&older].copied, []);
+    assert!(!world.logs[&older].config_damaged, "it keeps the next one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_any_log_it_waits_and_goes_on_when_one_is_back() {
     let neighbours = one_epoch().await;
     for log in LOGS {

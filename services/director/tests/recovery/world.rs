@@ -47,8 +47,10 @@ struct Process {
 pub(crate) struct Log {
     pub(crate) end: Version,
     pub(crate) known_committed: Version,
-    generation: Option<Generation>,
+    pub(crate) generation: Option<Generation>,
     config: Option<Recorded>,
+    /// Whether the configuration that it keeps can't be read.
+    pub(crate) config_damaged: bool,
     locked: Epoch,
     tags: Vec<Tag>,
     pub(crate) copied: Vec<Tag>,
@@ -445,7 +447,8 @@ impl World {
                         .iter()
                         .map(|tag| TagExtent { tag: *tag, popped: Version::ZERO })
                         .collect(),
-                    config: log.config.clone(),
+                    config: log.config.clone().filter(|_| !log.config_damaged),
+                    config_damaged: log.config_damaged,
                 }))
             }
             ("PUT", "/v1/assignment") => {
@@ -459,6 +462,7 @@ impl World {
             }
             ("PUT", "/v1/system_config") => {
                 log.config = Some(read::<KeepRequest>(body).recorded);
+                log.config_damaged = false;
                 nothing()
             }
             ("GET", "/v1/status") => Ok(json(&log::Status {

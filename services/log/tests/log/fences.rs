@@ -319,7 +319,7 @@ fn a_kept_configuration_is_never_replaced_by_an_older_one() {
     assert!(matches!(log.machine.keep(keep(1, 3)), Err(Refusal::OlderConfig { .. })));
     log.sync();
     log.crash(0);
-    assert_eq!(log.machine.config(), Some(&recorded(1, 4)));
+    assert_eq!(log.machine.config(), Ok(Some(&recorded(1, 4))));
     assert_eq!(log.lock(2).unwrap().config, Some(recorded(1, 4)));
     assert!(matches!(log.machine.keep(keep(1, 9)), Err(Refusal::Stale { .. })));
     let other = KeepRequest { director: Incarnation(1), ..keep(2, 5) };

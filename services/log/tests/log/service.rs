@@ -274,6 +274,33 @@ async fn a_damaged_log_takes_part_in_nothing_and_still_shows_its_configuration()
 }
 
 #[tokio::test]
+async fn a_log_whose_configuration_cannot_be_read_is_locked_and_says_so() {
+    let disk = new_disk();
+    let log = start(&disk).await;
+    log.recover(1, &assignment(1, Version::ZERO)).await;
+    let keep = |epoch| KeepRequest {
+        epoch: Epoch(epoch),
+        director: director(epoch),
+        recorded: recorded(epoch, epoch),
+    };
+    log.ask(KEEP, &keep(1)).await.unwrap();
+    let end = log.append(1, Version::ZERO, &[USER]).await;
+    disk.process_crash();
+    drop(log);
+    let store: &Path = &directory().join("store");
+    assert!(disk.corrupt_row(store, plinth_log::records::META, b"config"));
+    let log = start(&disk).await;
+    assert_eq!(log.ask(KEPT, &Nothing {}).await.unwrap_err(), ErrorCode::Damaged);
+    let answer = log.ask(LOCK, &lock_request(2)).await.unwrap();
+    assert_eq!((answer.end, answer.config, answer.config_damaged), (end, None, true));
+    assert_eq!(answer.generation.unwrap().epoch, Epoch(1));
+    log.ask(KEEP, &keep(2)).await.unwrap();
+    assert_eq!(log.ask(KEPT, &Nothing {}).await.unwrap().recorded, Some(recorded(2, 2)));
+    let answer = log.ask(LOCK, &lock_request(2)).await.unwrap();
+    assert!(!answer.config_damaged);
+}
+
+#[tokio::test]
 async fn without_a_cluster_no_directory_is_made() {
     let disk = new_disk();
     let options = HostOptions {

@@ -365,6 +365,30 @@ async fn a_kept_configuration_survives_and_is_never_replaced_by_an_older_one() {
 }
 
 #[tokio::test]
+async fn a_kept_configuration_that_cannot_be_read_is_said_and_healed_by_the_next() {
+    let disk = new_disk();
+    let storage = start(&disk).await;
+    let request = |epoch, number| KeepRequest {
+        epoch: Epoch(epoch),
+        director: Incarnation(epoch),
+        recorded: recorded(epoch, number),
+    };
+    storage.ask(KEEP, &request(3, 7)).await.unwrap();
+    disk.power_loss(&*Runtime::real().random());
+    drop(storage);
+    let store = PathBuf::from("/data/storage-1/store");
+    assert!(disk.corrupt_row(&store, plinth_storage::records::META, b"config"));
+    let storage = start(&disk).await;
+    assert_eq!(storage.ask(KEPT, &Nothing {}).await.unwrap_err(), ErrorCode::Damaged);
+    storage.ask(KEEP, &request(4, 8)).await.unwrap();
+    assert_eq!(storage.ask(KEPT, &Nothing {}).await.unwrap().recorded, Some(recorded(4, 8)));
+    disk.power_loss(&*Runtime::real().random());
+    drop(storage);
+    let storage = start(&disk).await;
+    assert_eq!(storage.ask(KEPT, &Nothing {}).await.unwrap().recorded, Some(recorded(4, 8)));
+}
+
+#[tokio::test]
 async fn a_watch_fires_for_another_value_once_that_is_committed() {
     let disk = new_disk();
     let first = generation(1, Version::ZERO);

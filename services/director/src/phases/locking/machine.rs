@@ -156,9 +156,18 @@ impl<'a> LockSet<'a> {
             .is_none_or(|last| last.epoch < self.recorded.config.layout.epoch)
         {
             Some("it does not know the epoch that the layout is of".to_owned())
+        } else if answer.config_damaged && self.may_be_newer(answer) {
+            Some("it may keep a newer configuration, which can't be read".to_owned())
         } else {
             None
         }
+    }
+
+    /// Whether the configuration that a log keeps may be newer than the one at hand, for all that its
+    /// other records tell: it has taken up a later epoch than the layout's.
+    fn may_be_newer(&self, answer: &LockAnswer) -> bool {
+        let layout = self.recorded.config.layout.epoch;
+        answer.generation.is_some_and(|last| last.epoch > layout)
     }
 
     /// The locked logs that count, in the order of their directories.
