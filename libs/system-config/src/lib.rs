@@ -33,6 +33,6 @@ pub use migration::{FORMAT_LEVEL, MigrationError};
 pub use parameters::{Parameter, ParameterError};
 pub use phases::{RecoveryPhase, UnknownPhase};
 pub use recorded::Stamp;
-pub use rows::{recorded_from_rows, system_mutations, system_rows};
+pub use rows::{recorded_from_rows, shards_from_rows, system_mutations, system_rows};
 pub use shards::ShardProblem;
 pub use validation::{Invalid, Problem, Shortfall};

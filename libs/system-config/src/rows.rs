@@ -86,7 +86,23 @@ where
     V: AsRef<[u8]>,
 {
     let config: SystemConfig<ServiceRef> = decode_stored(config)?;
-    let mut starts: Vec<(Key, Tag)> = shards
+    let recorded = Recorded { config, shards: shards_from_rows(shards)? };
+    recorded.check_shards()?;
+    Ok(recorded)
+}
+
+/// Reads the shards alone back from the rows of [`keys::shards`], in any order.
+///
+/// # Errors
+/// A row is not a shard's.
+pub fn shards_from_rows<K, V>(
+    rows: impl IntoIterator<Item = (K, V)>,
+) -> Result<ShardMap, DecodeError>
+where
+    K: AsRef<[u8]>,
+    V: AsRef<[u8]>,
+{
+    let mut starts: Vec<(Key, Tag)> = rows
         .into_iter()
         .map(|(row, value)| {
             let tag = serde_json::from_slice(value.as_ref()).ok();
@@ -96,9 +112,7 @@ where
         })
         .collect::<Result<_, _>>()?;
     starts.sort();
-    let recorded = Recorded { config, shards: ShardMap(starts) };
-    recorded.check_shards()?;
-    Ok(recorded)
+    Ok(ShardMap(starts))
 }
 
 #[derive(Default)]

@@ -1,15 +1,15 @@
 //! Decides what to start from: gathers what can be learnt, has it weighed by the pure decision, and
 //! does what that says. Again and again until it is decided, and again after a group was renounced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plinth_api::Target;
 use plinth_api::coordinator::{Bootstrap, Founding, JOIN, JoinRequest};
+use plinth_system_config::BootstrapSource;
 use plinth_system_config::bootstrap::{
-    Decision, Floor, Inputs, Keeper, Known, Missing, Outcome, RaftState, decide,
+    Decision, Floor, Inputs, Known, Missing, Outcome, RaftState, decide, recovery_option,
 };
-use plinth_system_config::{BootstrapSource, Recorded};
 use plinth_types::{Epoch, GroupId, ServiceRef, Version};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -24,11 +24,15 @@ use crate::state::Command;
 /// majority that has.
 const STRAGGLERS: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// How long it waits before it tells that an operator may decide without whoever is missing.
+const OPERATORS_TURN: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Decides, whenever there is something to decide. Never returns.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut start = node.start.subscribe();
     loop {
-        let mut round = Round { node: &node, heard: 0, since: Instant::now() };
+        let mut round =
+            Round { node: &node, heard: 0, since: Instant::now(), rejected: Vec::new() };
         while !node.is_decided() {
             round.hold().await;
             if node.is_decided() {
@@ -49,6 +53,8 @@ struct Round<'a> {
     node: &'a Arc<Node>,
     heard: u64,
     since: Instant,
+    /// What could not be used, as it was told last.
+    rejected: Vec<String>,
 }
 
 impl Round<'_> {
@@ -64,6 +70,7 @@ impl Round<'_> {
         }
         let outcome = decide(&inputs);
         let rejected = texts(&outcome);
+        self.report_rejected(&rejected);
         match outcome.decision.clone() {
             Decision::GoOn { group_id, .. } => self.go_on(&inputs, &outcome, group_id, None).await,
             Decision::GoOnFounding { group_id, discard } => {
@@ -81,78 +88,55 @@ impl Round<'_> {
                 self.go_on(&inputs, &outcome, group_id, Some(Arc::new(command))).await;
             }
             Decision::Rejoin { group_id, .. } => self.rejoin(&outcome, group_id).await,
-            Decision::Refound { recorded, from, members, renounce, floor } => {
+            Decision::Refound { recorded, from, members, renounce, floor }
+            | Decision::RebuildFromManifests { recorded, from, members, renounce, floor } => {
                 let is_complete = members.iter().all(|member| is_heard(&inputs, member));
                 if !is_complete && self.since.elapsed() < STRAGGLERS {
                     return self.wait("the other coordinators' answers", &rejected);
                 }
                 let mut lost: BTreeSet<GroupId> = renounce.into_values().collect();
                 lost.insert(recorded.config.group_id);
-                let plan = self.refounding(recorded, from, &members, lost, floor);
+                let source = match &outcome.decision {
+                    Decision::RebuildFromManifests { .. } => BootstrapSource::Manifests,
+                    _ => BootstrapSource::Storage,
+                };
+                let founding = Founding {
+                    recorded: Some(Arc::unwrap_or_clone(recorded)),
+                    storage: from.map(|keeper| keeper.service),
+                    ..founding(node, source, floor)
+                };
+                let plan = plan(node, &members, Quorum::Majority, lost, founding);
                 self.ballot(plan, &rejected).await;
             }
             Decision::ColdStart { members } => {
-                let plan = Plan {
-                    members: self.addresses(&members),
-                    quorum: Quorum::All,
-                    unheard: node.context.runtime().random_u64(),
-                    renounce: Vec::new(),
-                    founding: Founding {
-                        group: GroupId(node.context.runtime().random_u128()),
-                        members: Vec::new(),
-                        recorded: None,
-                        epoch_floor: Epoch::ZERO,
-                        version_floor: Version::ZERO,
-                        source: text(BootstrapSource::Default).to_owned(),
-                        storage: None,
-                    },
-                };
+                let floor = Floor { epoch: Epoch::ZERO, version: Version::ZERO };
+                let founding = founding(node, BootstrapSource::Default, floor);
+                let plan = plan(node, &members, Quorum::All, BTreeSet::new(), founding);
                 self.ballot(plan, &rejected).await;
             }
-            Decision::RebuildFromManifests { manifests, .. } => {
-                let why = format!(
-                    "no configuration can be read anywhere, but there are {} durable workers: \
-                     choose with `plinth recover`",
-                    manifests.len()
-                );
-                self.wait(&why, &rejected);
+            Decision::Wait { missing } => {
+                let mut what = list(&missing);
+                if self.since.elapsed() > OPERATORS_TURN && recovery_option(&inputs).is_ok() {
+                    what += "; if that never comes, decide with `plinth recover`";
+                }
+                self.wait(&what, &rejected);
             }
-            Decision::Wait { missing } => self.wait(&list(&missing), &rejected),
-            Decision::Unready { obstacle } => self.wait(&obstacle.to_string(), &rejected),
+            Decision::Unready { obstacle } => {
+                self.wait(&format!("an operator: {obstacle}"), &rejected);
+            }
         }
     }
 
-    fn refounding(
-        &self,
-        recorded: Arc<Recorded>,
-        from: Option<Keeper>,
-        members: &BTreeSet<ServiceRef>,
-        lost: BTreeSet<GroupId>,
-        floor: Floor,
-    ) -> Plan {
-        Plan {
-            members: self.addresses(members),
-            quorum: Quorum::Majority,
-            unheard: self.node.context.runtime().random_u64(),
-            renounce: lost.into_iter().collect(),
-            founding: Founding {
-                group: GroupId(self.node.context.runtime().random_u128()),
-                members: Vec::new(),
-                recorded: Some(Arc::unwrap_or_clone(recorded)),
-                epoch_floor: floor.epoch,
-                version_floor: floor.version,
-                source: text(BootstrapSource::Storage).to_owned(),
-                storage: from.map(|keeper| keeper.service),
-            },
+    /// Tells of configurations that can't be used, when there are others than before.
+    fn report_rejected(&mut self, rejected: &[String]) {
+        if self.rejected == rejected {
+            return;
         }
-    }
-
-    /// Where the coordinators answer. One that the cluster file does not name can't be asked, but
-    /// still counts.
-    fn addresses(&self, members: &BTreeSet<ServiceRef>) -> BTreeMap<ServiceRef, String> {
-        let cluster = &self.node.cluster;
-        let address = |service| cluster.address(service).unwrap_or_default().to_owned();
-        members.iter().map(|service| (service.clone(), address(service))).collect()
+        for one in rejected.iter().filter(|one| !self.rejected.contains(one)) {
+            tracing::warn!(rejected = one, "a configuration can't be used");
+        }
+        self.node.meters.show_rejected(rejected.len());
+        self.rejected = rejected.to_vec();
     }
 
     async fn go_on(
@@ -245,6 +229,38 @@ impl Round<'_> {
     }
 }
 
+/// A founding of a new group that starts from nothing; its members are filled in by its ballot.
+pub(crate) fn founding(node: &Node, source: BootstrapSource, floor: Floor) -> Founding {
+    Founding {
+        group: GroupId(node.context.runtime().random_u128()),
+        members: Vec::new(),
+        recorded: None,
+        epoch_floor: floor.epoch,
+        version_floor: floor.version,
+        source: text(source).to_owned(),
+        storage: None,
+    }
+}
+
+/// What is needed to hold a ballot on a founding. A coordinator that the cluster file does not name
+/// can't be asked, but still counts.
+pub(crate) fn plan(
+    node: &Node,
+    members: &BTreeSet<ServiceRef>,
+    quorum: Quorum,
+    lost: BTreeSet<GroupId>,
+    founding: Founding,
+) -> Plan {
+    let address = |service| node.cluster.address(service).unwrap_or_default().to_owned();
+    Plan {
+        members: members.iter().map(|service| (service.clone(), address(service))).collect(),
+        quorum,
+        unheard: node.context.runtime().random_u64(),
+        renounce: lost.into_iter().collect(),
+        founding,
+    }
+}
+
 /// Whether a majority of the members of a group was heard to act in it.
 fn acts_in(inputs: &Inputs, group: GroupId) -> bool {
     let acting = |state: &Known<RaftState>| matches!(state, Known::Has(RaftState::Running(report)) if report.group_id == group);
@@ -262,7 +278,7 @@ fn is_heard(inputs: &Inputs, member: &ServiceRef) -> bool {
     *member == inputs.me || inputs.peers.get(member).is_some_and(|state| *state != Known::Unknown)
 }
 
-fn list(missing: &[Missing]) -> String {
+pub(crate) fn list(missing: &[Missing]) -> String {
     let all: Vec<String> = missing.iter().map(ToString::to_string).collect();
     all.join(", ")
 }
@@ -277,7 +293,7 @@ fn texts(outcome: &Outcome) -> Vec<String> {
         .collect()
 }
 
-fn text(source: BootstrapSource) -> &'static str {
+pub(crate) fn text(source: BootstrapSource) -> &'static str {
     match source {
         BootstrapSource::Raft => "raft",
         BootstrapSource::Peers => "peers",

@@ -1,7 +1,7 @@
 //! Gathers what a starting coordinator can learn. Everybody is asked at once, each within a limit;
 //! who does not answer is unknown, never none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::{join, join_all};
@@ -10,10 +10,10 @@ use plinth_api::foreman::{HEALTH, HealthQuery, NodeReport, WORKERS, Worker, Work
 use plinth_api::{CallError, ErrorCode, Nothing, Target, log, storage};
 use plinth_service::{Context, Failure};
 use plinth_system_config::bootstrap::{
-    ForemanReport, Inputs, Kept, Known, Manifest, RaftReport, RaftState, WorkerReport,
+    ForemanReport, Held, Inputs, Kept, Known, Manifest, RaftReport, RaftState, WorkerReport,
 };
-use plinth_system_config::{Recorded, recorded_from_rows};
-use plinth_types::{ClusterId, Epoch, NodeId, ServiceKind, ServiceRef, StoreId, Tag, Version};
+use plinth_system_config::{Recorded, recorded_from_rows, shards_from_rows};
+use plinth_types::{ClusterId, Epoch, NodeId, ServiceKind, ServiceRef, StoreId};
 use tokio::time::Instant;
 
 use crate::ballots;
@@ -64,7 +64,8 @@ pub(crate) async fn gather(node: &Arc<Node>, since: Instant) -> Result<Inputs, F
         .into_iter()
         .filter_map(|(store, heard)| {
             let (service, _) = durable.get(&store)?;
-            Some((store, WorkerReport { service: service.clone(), kept: heard.kept }))
+            let (kept, spoiled) = (heard.kept, heard.spoiled);
+            Some((store, WorkerReport { service: service.clone(), kept, spoiled }))
         })
         .collect();
     let inputs = Inputs {
@@ -160,16 +161,12 @@ fn manifests(
     durable
         .filter_map(|worker| {
             let store = worker.store?;
-            let heard = answers.get(&store);
             Some(Manifest {
                 store,
                 service: ServiceRef::new(worker.name, report.node.clone()),
                 // A foreman takes in no worker of another cluster than its own.
                 cluster_id: report.cluster.unwrap_or(cluster_id),
-                epoch: heard.map_or(Epoch::ZERO, |heard| heard.epoch),
-                version: heard.map_or(Version::ZERO, |heard| heard.version),
-                tags: heard.map(|heard| heard.tags.iter().copied().collect()).unwrap_or_default(),
-                ranges: Vec::new(),
+                held: answers.get(&store).and_then(|heard| heard.held.clone()),
             })
         })
         .collect()
@@ -178,9 +175,8 @@ fn manifests(
 /// What a storage or log answered.
 struct Heard {
     kept: Known<Kept>,
-    epoch: Epoch,
-    version: Version,
-    tags: BTreeSet<Tag>,
+    spoiled: Option<String>,
+    held: Option<Held>,
 }
 
 async fn ask_worker(context: &Context, service: &ServiceRef, target: &Target) -> Heard {
@@ -193,34 +189,49 @@ async fn ask_worker(context: &Context, service: &ServiceRef, target: &Target) ->
     if service.kind() == ServiceKind::Log {
         let status = async { peers.call(target, &log::STATUS, &nothing, None, ASK_LIMIT).await };
         let (kept, status) = join(kept, status).await;
-        let (mut epoch, mut version, mut tags) = (Epoch::ZERO, Version::ZERO, BTreeSet::new());
-        if let Ok(status) = status {
-            (epoch, version) = (status.locked, status.end);
-            tags.extend(status.tags.iter().map(|extent| extent.tag));
-        }
-        return Heard { kept, epoch, version, tags };
+        let held = status.ok().map(|status| Held {
+            epoch: status.locked,
+            generation: status.generations.last().map_or(Epoch::ZERO, |last| last.epoch),
+            version: status.end,
+            tags: status.tags.iter().map(|extent| extent.tag).collect(),
+            shards: None,
+        });
+        return Heard { kept, spoiled: None, held };
     }
     let query = storage::ShardConfigQuery::default();
     let shard = async {
         let shard = peers.call(target, &storage::SHARD_CONFIG, &query, None, ASK_LIMIT).await;
-        known(shard.map(|shard| {
+        let rows = |shard: &storage::ShardConfig| {
+            let rows = shard.shards.iter();
+            shards_from_rows(rows.map(|row| (row.key.as_bytes(), &row.value.0))).ok()
+        };
+        let shards = shard.as_ref().ok().and_then(rows).filter(|shards| !shards.0.is_empty());
+        let kept = known(shard.map(|shard| {
             let config = shard.config?;
             let rows = shard.shards.iter().map(|row| (row.key.as_bytes(), &row.value.0));
             Some(recorded_from_rows(&config.0, rows).map_err(|error| error.to_string()))
-        }))
+        }));
+        (kept, shards)
     };
     let status = async { peers.call(target, &storage::STATUS, &nothing, None, ASK_LIMIT).await };
-    let (kept, (shard, status)) = join(kept, join(shard, status)).await;
-    let (mut epoch, mut version, mut tags) = (Epoch::ZERO, Version::ZERO, BTreeSet::new());
-    if let Ok(status) = status {
-        epoch = status.epoch;
-        for tag in status.tags {
-            epoch = epoch.max(tag.durable_epoch);
-            version = version.max(tag.version).max(tag.durable);
-            tags.insert(tag.tag);
+    let (kept, ((shard, shards), status)) = join(kept, join(shard, status)).await;
+    let held = status.ok().map(|status| {
+        let durable = status.tags.iter().map(|tag| tag.durable_epoch).max().unwrap_or_default();
+        Held {
+            epoch: durable.max(status.epoch),
+            generation: durable,
+            version: status
+                .tags
+                .iter()
+                .map(|tag| tag.version.max(tag.durable))
+                .max()
+                .unwrap_or_default(),
+            tags: status.tags.iter().map(|tag| tag.tag).collect(),
+            shards,
         }
-    }
-    Heard { kept: newer(kept, shard), epoch, version, tags }
+    });
+    let (kept, spoiled) = newer(kept, shard);
+    Heard { kept, spoiled, held }
 }
 
 fn known(answer: Result<Option<Result<Recorded, String>>, CallError>) -> Known<Kept> {
@@ -235,17 +246,25 @@ fn known(answer: Result<Option<Result<Recorded, String>>, CallError>) -> Known<K
     }
 }
 
-/// The better of two places where a storage has a configuration. What one place has counts even
-/// where the other can't be read; that there is none counts only if both say so.
-fn newer(first: Known<Kept>, second: Known<Kept>) -> Known<Kept> {
+/// The better of two places where a storage has a configuration, and what is wrong with the other. What
+/// one place has counts even where the other can't be read; that there is none counts only if both say
+/// so.
+fn newer(first: Known<Kept>, second: Known<Kept>) -> (Known<Kept>, Option<String>) {
     match (first, second) {
         (Known::Has(Kept::Readable(a)), Known::Has(Kept::Readable(b))) => {
-            Known::Has(Kept::Readable(if b.stamp() > a.stamp() { b } else { a }))
+            let newest = if b.stamp() > a.stamp() { b } else { a };
+            (Known::Has(Kept::Readable(newest)), None)
         }
-        (readable @ Known::Has(Kept::Readable(_)), _)
-        | (_, readable @ Known::Has(Kept::Readable(_))) => readable,
-        (Known::Unknown, _) | (_, Known::Unknown) => Known::Unknown,
-        (corrupt @ Known::Has(_), _) | (Known::None, corrupt) => corrupt,
+        (readable @ Known::Has(Kept::Readable(_)), other)
+        | (other, readable @ Known::Has(Kept::Readable(_))) => {
+            let spoiled = match other {
+                Known::Has(Kept::Corrupt(reason)) => Some(reason),
+                _ => None,
+            };
+            (readable, spoiled)
+        }
+        (Known::Unknown, _) | (_, Known::Unknown) => (Known::Unknown, None),
+        (corrupt @ Known::Has(_), _) | (Known::None, corrupt) => (corrupt, None),
     }
 }
 
@@ -256,6 +275,7 @@ mod tests {
     #[test]
     fn silence_is_never_taken_for_none() {
         let corrupt = || Known::Has(Kept::Corrupt("bad".to_owned()));
+        let newer = |first, second| newer(first, second).0;
         assert_eq!(newer(Known::None, Known::None), Known::None);
         assert_eq!(newer(Known::None, Known::Unknown), Known::Unknown);
         assert_eq!(newer(Known::Unknown, Known::None), Known::Unknown);

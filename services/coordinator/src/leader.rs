@@ -186,7 +186,8 @@ impl Leader<'_> {
 
     /// An epoch is over.
     fn end(&mut self, appointed: &Appointed, cause: String, suspects: Vec<ServiceRef>) {
-        tracing::warn!(epoch = %appointed.epoch, cause, "the epoch is over");
+        tracing::warn!(epoch = %appointed.epoch, director = %appointed.service, cause, "the epoch is over");
+        self.node.meters.count_end(self.group.state().ready_epoch == appointed.epoch);
         self.spent.insert(appointed.pid.incarnation);
         self.cause = Some(cause);
         self.suspects = suspects;
@@ -309,6 +310,11 @@ impl Leader<'_> {
         } else {
             backoff::delay(failed, node.context.runtime().random_u64())
         };
+        if !delay.is_zero() {
+            let delay_ms = delay.as_millis();
+            tracing::warn!(failed, delay_ms, "epochs keep failing: the next appointment waits");
+        }
+        node.meters.show_backoff(delay);
         let due = Instant::now() + delay;
         let candidate = loop {
             let news = node.reported.notified();
@@ -351,7 +357,9 @@ impl Leader<'_> {
             assert!(appointed.epoch > state.epoch, "an appointment is always a fresh epoch");
             tracing::info!(epoch = %appointed.epoch, director = %appointed.service, cause = appointed.cause, "appointed");
             (self.is_first, self.is_asked) = (false, false);
+            node.meters.count_appointment();
         }
+        node.meters.show_backoff(Duration::ZERO);
         Ok(())
     }
 

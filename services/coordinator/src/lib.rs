@@ -19,6 +19,7 @@ mod health;
 mod http;
 mod inputs;
 mod leader;
+mod meters;
 mod node;
 mod raft;
 mod records;

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::config::{
     ClusterFile, FORWARD_LIMIT, INITIALIZE_TURN, QUORUM_PATIENCE, READ_LIMIT, WRITE_LIMIT,
 };
+use crate::meters::Meters;
 use crate::raft::{self, LogStore, Machine, Member, Network, Raft, with_random};
 use crate::records::{RecordError, Records};
 use crate::registry::Registry;
@@ -153,6 +154,8 @@ pub(crate) struct Node {
     pub(crate) reported: Notify,
     pub(crate) records: tokio::sync::Mutex<Records>,
     pub(crate) group: watch::Sender<Option<Group>>,
+    /// What it shows at `/metrics`.
+    pub(crate) meters: Meters,
     registry: Mutex<Registry>,
     broken: watch::Sender<Option<String>>,
 }
@@ -183,7 +186,9 @@ impl Node {
         records: Records,
         events: mpsc::Sender<Event>,
     ) -> Arc<Node> {
+        let meters = Meters::new(context.metrics());
         Arc::new(Node {
+            meters,
             context,
             cluster,
             foreman,

@@ -32,7 +32,7 @@ pub fn decide(inputs: &Inputs) -> Outcome {
 /// The leading group: of all that are running somewhere, the one with the highest epoch.
 pub(super) struct Group {
     pub(super) id: GroupId,
-    members: BTreeSet<ServiceRef>,
+    pub(super) members: BTreeSet<ServiceRef>,
     /// The newest configuration that a member of it reports.
     stamp: Option<Stamp>,
 }
@@ -51,7 +51,7 @@ pub(super) struct Census {
 
 impl Census {
     /// Whether a majority is there.
-    fn is_alive(&self) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         is_majority(self.present, self.all)
     }
 
@@ -94,7 +94,7 @@ fn is_in(state: &RaftState, group: Option<GroupId>) -> bool {
 }
 
 impl Group {
-    fn leading(inputs: &Inputs) -> Result<Option<Group>, Obstacle> {
+    pub(super) fn leading(inputs: &Inputs) -> Result<Option<Group>, Obstacle> {
         let Some(epoch) = inputs.running().map(|(_, report)| report.epoch).max() else {
             return Ok(None);
         };
@@ -167,7 +167,7 @@ fn in_group(inputs: &Inputs, survey: &Survey, group: &Group, census: &Census) ->
     if !missing.is_empty() || !census.is_alive() {
         return Decision::Wait { missing: or_founding(missing) };
     }
-    Decision::GoOnFounding { group_id, discard: own_manifests(inputs) }
+    Decision::GoOnFounding { group_id, discard: inputs.own_manifests().cloned().collect() }
 }
 
 /// Nobody that was heard has a group.
@@ -203,12 +203,12 @@ fn without_configuration(inputs: &Inputs) -> Decision {
     if let Some((node, theirs)) = nodes.clone().find(|(_, id)| *id != ours) {
         return Decision::Unready { obstacle: Obstacle::ForeignNode { node, theirs, ours } };
     }
-    let manifests = own_manifests(inputs);
-    let served = manifests.iter().any(|manifest| manifest.epoch > Epoch::ZERO);
-    if !manifests.is_empty() && (has_corrupt(inputs) || served) {
-        return Decision::RebuildFromManifests { manifests, floor: floor(inputs) };
+    let workers = inputs.own_manifests().count();
+    let served = inputs.own_manifests().any(Manifest::may_have_served);
+    if workers > 0 && (has_corrupt(inputs) || served) {
+        return Decision::Unready { obstacle: Obstacle::NothingReadable { workers } };
     }
-    let worker = manifests.into_iter().map(|manifest| manifest.service);
+    let worker = inputs.own_manifests().map(|manifest| manifest.service.clone());
     let heard = inputs.workers.values().map(|worker| worker.service.clone());
     if let Some(service) = worker.chain(heard).next() {
         return Decision::Unready { obstacle: Obstacle::UnrecordedWorkers(service) };
@@ -241,8 +241,4 @@ fn or_founding(missing: Vec<Missing>) -> Vec<Missing> {
 
 fn has_corrupt(inputs: &Inputs) -> bool {
     inputs.workers.values().any(|worker| matches!(worker.kept, Known::Has(Kept::Corrupt(_))))
-}
-
-fn own_manifests(inputs: &Inputs) -> Vec<Manifest> {
-    inputs.manifests().filter(|found| found.cluster_id == inputs.cluster_id).cloned().collect()
 }

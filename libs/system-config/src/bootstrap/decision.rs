@@ -76,11 +76,17 @@ pub enum Decision {
         /// The coordinators concerned, each of which must promise.
         members: BTreeSet<ServiceRef>,
     },
-    /// No configuration can be read, but its workers are there: try to rebuild the layout from
-    /// their manifests.
+    /// The same, but too few storages have a configuration that can be read. The logs keep one, and
+    /// they and their manifests show that none after it was ever in force.
     RebuildFromManifests {
-        /// The cluster's durable workers.
-        manifests: Vec<Manifest>,
+        /// The newest configuration.
+        recorded: Arc<Recorded>,
+        /// The worker that keeps it; none if a surviving coordinator has it.
+        from: Option<Keeper>,
+        /// The coordinators concerned.
+        members: BTreeSet<ServiceRef>,
+        /// The survivors, who durably renounce these groups first.
+        renounce: BTreeMap<ServiceRef, GroupId>,
         /// Where the group's epochs and versions start.
         floor: Floor,
     },
@@ -199,6 +205,16 @@ pub enum Obstacle {
         /// How many the team has.
         members: usize,
     },
+    /// The cluster's workers are there, but nobody has a configuration that can be read.
+    #[error(
+        "there are {workers} durable workers, but no configuration can be read anywhere: what they \
+         have still tells the layout, but not the parameters; see what there is with \
+         `plinth recover --dry-run`, and choose with `plinth recover`"
+    )]
+    NothingReadable {
+        /// How many.
+        workers: usize,
+    },
     /// Durable workers are there, but nothing says what they were.
     #[error(
         "there are durable workers, such as {0}, but none keeps a configuration or has served an \
@@ -244,7 +260,9 @@ impl Outcome {
                 (BootstrapSource::Storage, from.as_ref(), recorded.stamp())
             }
             Decision::ColdStart { .. } => (BootstrapSource::Default, None, none),
-            Decision::RebuildFromManifests { .. } => (BootstrapSource::Manifests, None, none),
+            Decision::RebuildFromManifests { recorded, from, .. } => {
+                (BootstrapSource::Manifests, from.as_ref(), recorded.stamp())
+            }
             Decision::Wait { .. } | Decision::Unready { .. } => return None,
         };
         Some(BootstrapStatus {

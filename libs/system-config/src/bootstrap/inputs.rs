@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plinth_types::{
-    ClusterId, Epoch, GroupId, KeyRange, NodeId, ServiceRef, StoreId, Tag, Version,
-};
+use plinth_types::{ClusterId, Epoch, GroupId, NodeId, ServiceRef, StoreId, Tag, Version};
 
-use crate::Recorded;
+use crate::{Recorded, ShardMap};
 
 /// What is known of a thing that may or may not be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +50,7 @@ pub struct ForemanReport {
     pub workers: Vec<Manifest>,
 }
 
-/// What stands in the manifest of a durable worker's directory.
+/// A durable worker's directory: what stands in its manifest, and what it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// The directory.
@@ -61,14 +59,31 @@ pub struct Manifest {
     pub service: ServiceRef,
     /// Its cluster.
     pub cluster_id: ClusterId,
+    /// What the worker says that it has; none where it has not said.
+    pub held: Option<Held>,
+}
+
+/// What a durable worker has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
     /// The highest epoch that it has served or was locked at; 0 for one that never served.
     pub epoch: Epoch,
+    /// The newest epoch whose data it has; for a log, the newest that it has taken up.
+    pub generation: Epoch,
     /// The highest version that it holds.
     pub version: Version,
     /// Its tags.
     pub tags: Vec<Tag>,
-    /// The keys that it holds; a log has none.
-    pub ranges: Vec<KeyRange>,
+    /// Which keys belong to which tag, as the rows of the system shard say; none where a worker does
+    /// not hold that shard, or its rows can't be read.
+    pub shards: Option<ShardMap>,
+}
+
+impl Manifest {
+    /// Whether the worker may have served an epoch: one that does not say may have.
+    pub(super) fn may_have_served(&self) -> bool {
+        self.held.as_ref().is_none_or(|held| held.epoch > Epoch::ZERO)
+    }
 }
 
 /// What a storage or log answered.
@@ -78,6 +93,8 @@ pub struct WorkerReport {
     pub service: ServiceRef,
     /// The newest configuration that it keeps durably.
     pub kept: Known<Kept>,
+    /// What is wrong with a second copy that can't be read, where `kept` is from another one.
+    pub spoiled: Option<String>,
 }
 
 /// A configuration that a worker keeps.
@@ -138,5 +155,10 @@ impl Inputs {
     /// Every manifest of every foreman that answered.
     pub(super) fn manifests(&self) -> impl Iterator<Item = &Manifest> {
         self.foremen.values().flat_map(|foreman| &foreman.workers)
+    }
+
+    /// Those of this cluster.
+    pub(super) fn own_manifests(&self) -> impl Iterator<Item = &Manifest> {
+        self.manifests().filter(|found| found.cluster_id == self.cluster_id)
     }
 }

@@ -18,6 +18,9 @@
 mod decide;
 mod decision;
 mod inputs;
+mod logs;
+mod manifests;
+mod options;
 mod refound;
 mod status;
 mod survey;
@@ -25,8 +28,9 @@ mod survey;
 pub use decide::decide;
 pub use decision::{Decision, Floor, Keeper, Missing, Obstacle, Outcome};
 pub use inputs::{
-    ForemanReport, Inputs, Kept, Known, Manifest, RaftReport, RaftState, WorkerReport,
+    ForemanReport, Held, Inputs, Kept, Known, Manifest, RaftReport, RaftState, WorkerReport,
 };
+pub use options::{Doubt, NoOption, RecoveryOption, recovery_option};
 pub use status::{BootstrapSource, BootstrapStatus, Rejected};
 
 /// How many epochs above everything heard a group starts that could not ask a predecessor.

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plinth_types::ServiceRef;
+use plinth_types::{ServiceRef, StoreId};
 
 use super::decide::{Group, census};
 use super::survey::{Found, Survey, floor, is_ambiguous};
-use super::{Decision, Inputs, Keeper, Known, Missing, Obstacle};
+use super::{Decision, Inputs, Keeper, Known, Missing, Obstacle, logs};
 use crate::{Recorded, Stamp, StorageMember};
 
 /// The newest configuration of all, and the worker that keeps it, if it is a worker's. Equal ones
 /// count as the worker's, which survives the group.
-fn newest(inputs: &Inputs, survey: &Survey) -> Option<(Arc<Recorded>, Option<Keeper>)> {
+pub(super) fn newest(inputs: &Inputs, survey: &Survey) -> Option<(Arc<Recorded>, Option<Keeper>)> {
     let kept = survey.newest.as_ref();
     let survivor = inputs
         .running()
@@ -48,15 +48,27 @@ pub(super) fn decide(inputs: &Inputs, survey: &Survey, group: Option<&Group>) ->
         });
     }
     let team = recorded.config.layout.config_team();
-    if let Some(decision) = unproven(inputs, survey, team, stamp) {
-        return Some(decision);
+    let unproven = unproven(inputs, survey, team, stamp);
+    if let Some(Decision::Wait { missing }) = unproven {
+        return Some(Decision::Wait { missing });
+    }
+    if let Some(decision) = &unproven
+        && !logs::show_newest(inputs, &recorded)
+    {
+        let missing = logs::that_may_show_newest(inputs, &recorded);
+        let is_final = missing.is_empty();
+        return Some(if is_final { decision.clone() } else { Decision::Wait { missing } });
     }
     if !members.contains(&inputs.me) {
         return Some(Decision::Wait { missing: vec![Missing::Founding] });
     }
     let renounce: BTreeMap<_, _> =
         inputs.running().map(|(service, report)| (service.clone(), report.group_id)).collect();
-    Some(Decision::Refound { recorded, from, members, renounce, floor: floor(inputs) })
+    let floor = floor(inputs);
+    Some(match unproven {
+        None => Decision::Refound { recorded, from, members, renounce, floor },
+        Some(_) => Decision::RebuildFromManifests { recorded, from, members, renounce, floor },
+    })
 }
 
 /// A newer configuration counts only once a majority of the team of the one before has it. So a
@@ -73,7 +85,7 @@ fn unproven(
     }
     let missing: Vec<Missing> = team
         .iter()
-        .filter(|member| is_unheard(inputs, member))
+        .filter(|member| is_unheard(inputs, &member.service, member.store))
         .map(|member| {
             Missing::Worker(Keeper { service: member.service.clone(), store: member.store })
         })
@@ -85,14 +97,15 @@ fn unproven(
     Some(Decision::Unready { obstacle })
 }
 
-/// Whether a storage may still answer. One whose foreman has answered without naming its directory
-/// is gone.
-fn is_unheard(inputs: &Inputs, member: &StorageMember<ServiceRef>) -> bool {
-    match inputs.workers.get(&member.store) {
+/// Whether a worker may still answer. One whose foreman has answered without naming its directory is
+/// gone.
+pub(super) fn is_unheard(inputs: &Inputs, service: &ServiceRef, store: StoreId) -> bool {
+    match inputs.workers.get(&store) {
         Some(worker) => worker.kept == Known::Unknown,
-        None => inputs.foremen.get(&member.service.node).is_none_or(|foreman| {
-            foreman.workers.iter().any(|manifest| manifest.store == member.store)
-        }),
+        None => inputs
+            .foremen
+            .get(&service.node)
+            .is_none_or(|foreman| foreman.workers.iter().any(|manifest| manifest.store == store)),
     }
 }
 

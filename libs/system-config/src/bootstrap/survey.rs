@@ -57,6 +57,9 @@ impl Survey {
 
     fn add(&mut self, inputs: &Inputs, store: StoreId, worker: &WorkerReport) {
         let keeper = Keeper { service: worker.service.clone(), store };
+        if let Some(reason) = &worker.spoiled {
+            self.reject(keeper.clone(), reason.clone());
+        }
         let recorded = match &worker.kept {
             Known::None => return,
             Known::Unknown => return self.missing.push(Missing::Worker(keeper)),
@@ -116,9 +119,9 @@ pub(super) fn floor(inputs: &Inputs) -> Floor {
         epoch = epoch.max(config.epoch).max(config.layout.epoch);
         version = version.max(config.layout.first_version).max(config.layout.recovery_version);
     }
-    for manifest in inputs.manifests().filter(|found| found.cluster_id == inputs.cluster_id) {
-        epoch = epoch.max(manifest.epoch);
-        version = version.max(manifest.version);
+    for held in inputs.own_manifests().filter_map(|manifest| manifest.held.as_ref()) {
+        epoch = epoch.max(held.epoch).max(held.generation);
+        version = version.max(held.version);
     }
     Floor {
         epoch: Epoch(epoch.0.saturating_add(EPOCH_GAP)),

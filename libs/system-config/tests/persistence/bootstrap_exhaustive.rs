@@ -9,7 +9,7 @@ use plinth_system_config::bootstrap::{
 use plinth_types::{Epoch, GroupId, ServiceKind};
 
 use crate::bootstrap_table::{
-    config, coordinator, corrupt, formatted, manifest, running, silence, valid,
+    config, coordinator, corrupt, formatted, log_manifest, manifest, running, silence, valid,
 };
 use crate::samples::{CLUSTER, GROUP, node, service, storage_store};
 
@@ -36,6 +36,8 @@ fn node_states() -> Vec<Option<(ForemanReport, Option<Known<Kept>>)>> {
         // The manifest is the node's own; see `inputs`.
         states.push(Some((known(vec![]), Some(kept))));
     }
+    // Its log keeps what its storage can't be read to have; the log's own place is the node's.
+    states.push(Some((known(vec![log_manifest(0, 5)]), Some(corrupt()))));
     states
 }
 
@@ -47,10 +49,22 @@ fn inputs(coordinators: [&Known<RaftState>; 3], nodes: [&NodeState; 3]) -> Input
     for (on, state) in (1..).zip(nodes) {
         let Some((foreman, kept)) = state else { continue };
         let mut foreman = foreman.clone();
+        for log in &mut foreman.workers {
+            *log = log_manifest(on, 5);
+            let report = WorkerReport {
+                service: log.service.clone(),
+                kept: valid(config(5, 9)),
+                spoiled: None,
+            };
+            inputs.workers.insert(log.store, report);
+        }
         if let Some(kept) = kept {
             foreman.workers.push(manifest(on));
             let service = service(ServiceKind::Storage, on);
-            inputs.workers.insert(storage_store(on), WorkerReport { service, kept: kept.clone() });
+            inputs.workers.insert(
+                storage_store(on),
+                WorkerReport { service, kept: kept.clone(), spoiled: None },
+            );
         }
         inputs.foremen.insert(node(on), foreman);
     }
@@ -58,6 +72,17 @@ fn inputs(coordinators: [&Known<RaftState>; 3], nodes: [&NodeState; 3]) -> Input
 }
 
 type NodeState = Option<(ForemanReport, Option<Known<Kept>>)>;
+
+/// The places of the configurations that workers of a kind keep.
+fn stored_by(inputs: &Inputs, kind: ServiceKind) -> Vec<Stamp> {
+    let of_kind = inputs.workers.values().filter(|worker| worker.service.kind() == kind);
+    of_kind
+        .filter_map(|worker| match &worker.kept {
+            Known::Has(Kept::Readable(recorded)) => Some(recorded.stamp()),
+            _ => None,
+        })
+        .collect()
+}
 
 /// What must hold, in the words of the design.
 fn check(inputs: &Inputs, decision: &Decision) {
@@ -93,10 +118,17 @@ fn check(inputs: &Inputs, decision: &Decision) {
                 inputs.foremen.values().all(|f| f.cluster_id.is_none() && f.workers.is_empty())
             );
         }
-        Decision::RebuildFromManifests { manifests, .. } => {
-            assert_eq!(newest, None);
-            assert!(every_node_heard && !mute && corrupt && !manifests.is_empty());
-            assert!(reports().next().is_none() && !states.contains(&&Known::Unknown));
+        Decision::RebuildFromManifests { recorded, renounce, floor, .. } => {
+            never_goes_back(recorded.stamp());
+            above_everything(floor.epoch);
+            assert!(every_node_heard && !mute && corrupt);
+            let logs = stored_by(inputs, ServiceKind::Log);
+            assert_eq!(logs, [recorded.stamp(); 3], "every log, and each the same");
+            assert!(stored_by(inputs, ServiceKind::Storage).len() < 2, "no majority of storages");
+            assert_eq!(renounce.len(), reports().count());
+            let leading = reports().map(|report| report.epoch).max();
+            let alive = reports().filter(|report| Some(report.epoch) == leading).count();
+            assert!(alive < 2, "a living group is never replaced");
         }
         Decision::GoOnFounding { group_id, .. } => {
             assert_eq!(newest, None);
@@ -118,7 +150,8 @@ fn check(inputs: &Inputs, decision: &Decision) {
         Decision::Refound { recorded, renounce, floor, .. } => {
             never_goes_back(recorded.stamp());
             above_everything(floor.epoch);
-            assert!(stored().count() >= 2, "a majority of the config team");
+            let stored = stored_by(inputs, ServiceKind::Storage);
+            assert!(stored.len() >= 2, "a majority of the config team");
             assert_eq!(renounce.len(), reports().count());
             let leading = reports().map(|report| report.epoch).max();
             let alive = reports().filter(|report| Some(report.epoch) == leading).count();

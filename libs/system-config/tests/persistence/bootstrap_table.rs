@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plinth_system_config::bootstrap::{
-    Decision, EPOCH_GAP, ForemanReport, Inputs, Keeper, Kept, Known, Manifest, Missing, Obstacle,
-    Outcome, RaftReport, RaftState, VERSION_GAPS, WorkerReport, decide,
+    Decision, EPOCH_GAP, ForemanReport, Held, Inputs, Keeper, Kept, Known, Manifest, Missing,
+    Obstacle, Outcome, RaftReport, RaftState, VERSION_GAPS, WorkerReport, decide,
 };
 use plinth_system_config::{BootstrapSource, Recorded, Stamp};
 use plinth_types::{
@@ -50,10 +50,21 @@ pub(crate) fn manifest(on: u32) -> Manifest {
         store: storage_store(on),
         service: service(ServiceKind::Storage, on),
         cluster_id: CLUSTER,
-        epoch: Epoch(0),
-        version: Version(0),
-        tags: vec![Tag(0), Tag(1)],
-        ranges: Vec::new(),
+        held: Some(Held { tags: vec![Tag(0), Tag(1)], ..Held::default() }),
+    }
+}
+
+/// A log of a node, last part of this epoch.
+pub(crate) fn log_manifest(on: u32, epoch: u64) -> Manifest {
+    let epoch = Epoch(epoch);
+    let version = Version(1_000);
+    let tags = vec![Tag(0), Tag(1)];
+    let held = Held { epoch, generation: epoch, version, tags, shards: None };
+    Manifest {
+        store: samples::log_store(on),
+        service: service(ServiceKind::Log, on),
+        cluster_id: CLUSTER,
+        held: Some(held),
     }
 }
 
@@ -83,8 +94,9 @@ pub(crate) fn silence(own: Known<RaftState>) -> Inputs {
     }
 }
 
-trait With {
+pub(crate) trait With {
     fn peer(self, on: u32, state: Known<RaftState>) -> Self;
+    fn log(self, on: u32, epoch: u64, kept: Known<Kept>) -> Self;
     fn empty_node(self, on: u32) -> Self;
     fn worker(self, on: u32, kept: Known<Kept>) -> Self;
 }
@@ -105,13 +117,22 @@ impl With for Inputs {
     fn worker(mut self, on: u32, kept: Known<Kept>) -> Self {
         let foreman = ForemanReport { cluster_id: Some(CLUSTER), workers: vec![manifest(on)] };
         self.foremen.insert(node(on), foreman);
-        let report = WorkerReport { service: service(ServiceKind::Storage, on), kept };
+        let report =
+            WorkerReport { service: service(ServiceKind::Storage, on), kept, spoiled: None };
         self.workers.insert(storage_store(on), report);
+        self
+    }
+
+    /// A node that has answered has a log too, which was locked by this epoch and keeps this.
+    fn log(mut self, on: u32, epoch: u64, kept: Known<Kept>) -> Self {
+        self.foremen.entry(node(on)).or_default().workers.push(log_manifest(on, epoch));
+        let report = WorkerReport { service: service(ServiceKind::Log, on), kept, spoiled: None };
+        self.workers.insert(samples::log_store(on), report);
         self
     }
 }
 
-fn nobody_has_raft() -> Inputs {
+pub(crate) fn nobody_has_raft() -> Inputs {
     silence(Known::None).peer(2, Known::None).peer(3, Known::None)
 }
 
@@ -265,9 +286,26 @@ fn row_4_all_coordinators_wiped() {
 fn row_4_of_equal_configurations_a_storages_is_named() {
     let mut inputs =
         nobody_has_raft().worker(3, valid(config(6, 12))).worker(2, valid(config(6, 12)));
-    let log = WorkerReport { service: service(ServiceKind::Log, 1), kept: valid(config(6, 12)) };
+    let log = WorkerReport {
+        service: service(ServiceKind::Log, 1),
+        kept: valid(config(6, 12)),
+        spoiled: None,
+    };
     inputs.workers.insert(samples::log_store(1), log);
     let status = decide(&inputs).status().unwrap();
+    assert_eq!(status.storage, Some(service(ServiceKind::Storage, 2)));
+}
+
+#[test]
+fn row_4_a_configuration_that_cannot_be_read_on_one_storage_is_taken_from_the_next() {
+    let good = || valid(config(6, 12));
+    let mut inputs = nobody_has_raft().worker(1, corrupt()).worker(2, good()).worker(3, good());
+    inputs.workers.get_mut(&storage_store(3)).unwrap().spoiled = Some("cut short".to_owned());
+    let outcome = decide(&inputs);
+    assert!(matches!(outcome.decision, Decision::Refound { .. }), "{:?}", outcome.decision);
+    let rejected: Vec<_> = outcome.rejected.iter().map(|one| (one.store, &*one.reason)).collect();
+    assert_eq!(rejected, [(storage_store(1), "checksum"), (storage_store(3), "cut short")]);
+    let status = outcome.status().unwrap();
     assert_eq!(status.storage, Some(service(ServiceKind::Storage, 2)));
 }
 
@@ -276,8 +314,8 @@ fn row_4_floors_are_above_lock_epochs_and_versions_in_manifests() {
     let mut inputs =
         nobody_has_raft().worker(1, valid(config(5, 9))).worker(2, valid(config(5, 9)));
     let foreman = inputs.foremen.get_mut(&node(1)).unwrap();
-    foreman.workers[0].epoch = Epoch(70);
-    foreman.workers[0].version = Version(u64::from(u32::MAX));
+    let held = foreman.workers[0].held.as_mut().unwrap();
+    (held.epoch, held.version) = (Epoch(70), Version(u64::from(u32::MAX)));
     let Decision::Refound { floor, .. } = decide(&inputs).decision else { panic!() };
     assert_eq!(floor.epoch, Epoch(70 + EPOCH_GAP));
     assert_eq!(floor.version, Version(u64::from(u32::MAX) + VERSION_GAPS * VERSION_GAP));
@@ -357,7 +395,7 @@ fn row_4_members_of_a_superseded_team_are_not_enough() {
         .worker(1, valid(config(5, 9)))
         .worker(2, valid(config(5, 9)))
         .worker(3, valid(config(5, 9)));
-    inputs.workers.insert(store, WorkerReport { service, kept: valid(newer) });
+    inputs.workers.insert(store, WorkerReport { service, kept: valid(newer), spoiled: None });
     let Decision::Unready { obstacle } = decide(&inputs).decision else { panic!() };
     let expected = Obstacle::ConfigTeamLost { stamp: stamp(6, 12), valid: 1, members: 3 };
     assert_eq!(obstacle, expected);
@@ -449,32 +487,6 @@ fn row_5_only_coordinators_of_the_cluster_file_start_a_cluster() {
     inputs.me = coordinator(4);
     let missing = vec![Missing::Founding];
     assert_eq!(decide(&inputs).decision, Decision::Wait { missing });
-}
-
-#[test]
-fn row_6_workers_whose_configurations_cannot_be_read() {
-    let inputs = nobody_has_raft().worker(1, corrupt()).worker(2, corrupt()).worker(3, Known::None);
-    let outcome = decide(&inputs);
-    let Decision::RebuildFromManifests { manifests, floor } = &outcome.decision else {
-        panic!("{:?}", outcome.decision)
-    };
-    assert_eq!(manifests, &[manifest(1), manifest(2), manifest(3)]);
-    assert_eq!(floor.epoch, Epoch(EPOCH_GAP));
-    assert_eq!(source(&outcome), Some(BootstrapSource::Manifests));
-
-    let silent = inputs.worker(3, Known::Unknown);
-    assert!(matches!(decide(&silent).decision, Decision::Wait { .. }));
-}
-
-#[test]
-fn row_6_workers_that_never_served_are_for_the_operator() {
-    let inputs = nobody_has_raft().worker(1, Known::None).empty_node(2).empty_node(3);
-    let obstacle = Obstacle::UnrecordedWorkers(service(ServiceKind::Storage, 1));
-    assert_eq!(decide(&inputs).decision, Decision::Unready { obstacle });
-
-    let mut served = inputs.clone();
-    served.foremen.get_mut(&node(1)).unwrap().workers[0].epoch = Epoch(3);
-    assert!(matches!(decide(&served).decision, Decision::RebuildFromManifests { .. }));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod arbitrary;
 mod bootstrap_exhaustive;
+mod bootstrap_rebuild;
 mod bootstrap_table;
 mod codec;
 mod golden;
