@@ -58,6 +58,8 @@ pub enum Command {
     Config(AskArgs),
     /// Shows who does what
     Layout(AskArgs),
+    /// Decides what the cluster can't: how it goes on where data or configuration may be lost by it
+    Recover(RecoverArgs),
     /// Loads a cluster and measures how it does
     Bench(BenchArgs),
 }
@@ -408,6 +410,20 @@ pub struct AskArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// The flags of `plinth recover`.
+#[derive(Args, Clone, Debug)]
+pub struct RecoverArgs {
+    /// Whom to ask, and how to print
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// Only show what would be done, and what may be lost by it
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do it only if this is still the plan, as --dry-run has shown it
+    #[arg(long, value_name = "ID", conflicts_with = "dry_run")]
+    pub plan: Option<String>,
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod node;
 mod operator;
 mod ports;
 mod process;
+mod recover;
 pub mod roster;
 pub mod up;
 
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => operator::ask(args, "/v1/status"),
         Command::Config(args) => operator::ask(args, "/v1/config"),
         Command::Layout(args) => operator::ask(args, "/v1/layout"),
+        Command::Recover(args) => recover::recover(args),
         Command::Bench(args) => bench::bench(args),
     }
 }

@@ -15,7 +15,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// Asks for a document and prints it.
 pub(crate) fn ask(args: &AskArgs, path: &str) -> ExitCode {
-    match fetch(args, path) {
+    match request(args, path, None, ANSWER) {
         Ok(document) => {
             if args.json {
                 println!("{document}");
@@ -24,14 +24,26 @@ pub(crate) fn ask(args: &AskArgs, path: &str) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err((status, message)) => {
-            eprintln!("error: {message}");
-            ExitCode::from(status)
-        }
+        Err(failure) => failed(failure),
     }
 }
 
-fn fetch(args: &AskArgs, path: &str) -> Result<Value, (u8, String)> {
+/// How a command ends that got no good answer: the status, and what to say.
+pub(crate) type Failed = (u8, String);
+
+/// Says why a command has failed.
+pub(crate) fn failed((status, message): Failed) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::from(status)
+}
+
+/// Asks for a document, or posts one and takes the answer.
+pub(crate) fn request(
+    args: &AskArgs,
+    path: &str,
+    body: Option<&Value>,
+    limit: Duration,
+) -> Result<Value, Failed> {
     let base = args.url.trim_end_matches('/');
     let url = reqwest::Url::parse(&format!("{base}{path}")).map_err(|error| {
         (USAGE, format!("--url {base} is not of the form http://host:port: {error}"))
@@ -46,8 +58,11 @@ fn fetch(args: &AskArgs, path: &str) -> Result<Value, (u8, String)> {
         )
     };
     let client =
-        reqwest::blocking::Client::builder().timeout(ANSWER).build().map_err(unreachable)?;
-    let mut request = client.get(url);
+        reqwest::blocking::Client::builder().timeout(limit).build().map_err(unreachable)?;
+    let mut request = match body {
+        None => client.get(url),
+        Some(body) => client.post(url).json(body),
+    };
     if let Some(file) = &args.admin_token_file {
         let token = std::fs::read_to_string(file).map_err(|error| {
             (USAGE, format!("--admin-token-file {} can't be read: {error}", file.display()))

@@ -1,6 +1,6 @@
 //! The coordinator: the epoch and the recorded layout, in Raft.
 
-use plinth_system_config::{Recorded, SystemConfig};
+use plinth_system_config::{BootstrapSource, Recorded, SystemConfig};
 use plinth_types::{
     ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, NodeId, Pid, ServiceRef, Version,
 };
@@ -179,6 +179,44 @@ pub struct BeginRecovery {
 pub struct Begun {
     /// The epoch that ends.
     pub superseded: Epoch,
+}
+
+/// What an operator may have done where the cluster can't go on by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RecoveryPlan {
+    /// Names this plan and no other one: it changes with anything in it.
+    pub id: String,
+    /// What the cluster waits for, or can't decide.
+    pub problem: String,
+    /// What is done, in words.
+    pub action: String,
+    /// Where the configuration is from: `raft`, `storage`, `manifests`, or `default` for none.
+    pub source: BootstrapSource,
+    /// The worker that keeps it, where a single one does.
+    #[serde(default)]
+    pub storage: Option<ServiceRef>,
+    /// The members of the coordinators' group.
+    pub coordinators: Vec<ServiceRef>,
+    /// What may be lost, each in a sentence. Where it is empty, nothing is.
+    pub risks: Vec<String>,
+    /// The configuration that the cluster goes on from; none where it begins anew.
+    #[serde(default)]
+    pub recorded: Option<Recorded>,
+}
+
+/// Has a plan carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CarryOut {
+    /// The plan's id. If the plan is another one by now, nothing is done.
+    #[schema(min_length = 1, max_length = 64)]
+    pub id: String,
+}
+
+/// A plan was carried out. The cluster goes on by itself from here: `/v1/status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CarriedOut {
+    /// What was done, in words.
+    pub action: String,
 }
 
 /// What the cluster can still bear. Counted in nodes, the worst choice of them each time.
@@ -374,6 +412,10 @@ pub const FAREWELL: Endpoint<Farewell, Nothing> = Endpoint::put("/v1/farewell");
 pub const RECOVERIES: Endpoint<Nothing, Recoveries> = Endpoint::get("/v1/recoveries");
 /// `POST /v1/recoveries`.
 pub const BEGIN_RECOVERY: Endpoint<BeginRecovery, Begun> = Endpoint::post("/v1/recoveries");
+/// `GET /v1/recovery_plan`.
+pub const RECOVERY_PLAN: Endpoint<Nothing, RecoveryPlan> = Endpoint::get("/v1/recovery_plan");
+/// `POST /v1/recovery_plan`.
+pub const CARRY_OUT: Endpoint<CarryOut, CarriedOut> = Endpoint::post("/v1/recovery_plan");
 /// `GET /v1/processes`.
 pub const PROCESSES: Endpoint<Nothing, Processes> = Endpoint::get("/v1/processes");
 /// `GET /v1/bootstrap`.

@@ -5,6 +5,7 @@ mod group;
 mod health;
 mod holding;
 mod nodes;
+mod recovering;
 mod status;
 
 use std::convert::Infallible;
@@ -19,6 +20,16 @@ use plinth_types::{ServiceKind, ServiceRef};
 use utoipa_axum::routes;
 
 use crate::node::Node;
+
+/// The refusals of what an operator may have to decide.
+const PLANNED: &[ErrorCode] = &[
+    ErrorCode::NotFound,
+    ErrorCode::NoQuorum,
+    ErrorCode::NotReady,
+    ErrorCode::PeerUnavailable,
+    ErrorCode::DiskFull,
+    ErrorCode::Damaged,
+];
 
 /// What the handlers share.
 pub(crate) type Shared = Arc<Node>;
@@ -43,6 +54,10 @@ pub(crate) fn routes() -> Routes<Shared> {
         .observer(routes!(nodes::processes))
         .observer(routes!(status::recoveries).fails(LED))
         .administrator(routes!(status::begin_recovery).fails(LED).fails(&[ErrorCode::Overloaded]))
+        .observer(routes!(recovering::recovery_plan).fails(PLANNED))
+        .administrator(
+            routes!(recovering::carry_out).fails(PLANNED).fails(&[ErrorCode::Superseded]),
+        )
         .observer(routes!(group::members).fails(LED))
         .administrator(routes!(health::remove_member).fails(&[ErrorCode::NotImplemented]))
         .observer(routes!(health::health))

@@ -23,6 +23,7 @@ mod meters;
 mod node;
 mod raft;
 mod records;
+mod recovering;
 mod registry;
 mod state;
 

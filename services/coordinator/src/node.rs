@@ -154,6 +154,8 @@ pub(crate) struct Node {
     pub(crate) reported: Notify,
     pub(crate) records: tokio::sync::Mutex<Records>,
     pub(crate) group: watch::Sender<Option<Group>>,
+    /// When it started.
+    pub(crate) since: Instant,
     /// What it shows at `/metrics`.
     pub(crate) meters: Meters,
     registry: Mutex<Registry>,
@@ -199,6 +201,7 @@ impl Node {
             reported: Notify::new(),
             records: tokio::sync::Mutex::new(records),
             group: watch::Sender::new(None),
+            since: Instant::now(),
             registry: Mutex::new(Registry::default()),
             broken: watch::Sender::new(None),
         })

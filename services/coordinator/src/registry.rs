@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plinth_api::coordinator::ProcessRow;
 use plinth_api::foreman::{NodeReport, Worker, WorkerState};
-use plinth_types::{ClusterId, Incarnation, NodeId, Pid, ServiceKind, ServiceName, ServiceRef};
+use plinth_types::{
+    ClusterId, Incarnation, NodeId, Pid, ServiceKind, ServiceName, ServiceRef, StoreId,
+};
 use tokio::time::Instant;
 
 use crate::config::REPORT_LIFE;
@@ -60,6 +62,14 @@ impl Registry {
             .map(|report| &report.node)
             .collect();
         wanted.iter().filter(|node| !written.contains(node)).cloned().collect()
+    }
+
+    /// The directories of the durable workers that run.
+    #[must_use]
+    pub(crate) fn living_stores(&self, now: Instant) -> BTreeSet<StoreId> {
+        let workers = self.nodes(now).flat_map(|report| &report.workers);
+        let living = workers.filter(|worker| worker.state == WorkerState::Up);
+        living.filter_map(|worker| worker.store).collect()
     }
 
     /// The director to appoint next: one that stands by and is none of `spent`, on the preferred

@@ -78,6 +78,14 @@ pub(crate) enum Command {
     Record(RecordRequest),
     /// The epoch is ready.
     MarkReady(ReadyRequest),
+    /// An operator has a configuration put in the place of the recorded one while no epoch can become
+    /// ready, and does without the confirmation of those whom only the one before names.
+    Force {
+        /// The number of the configuration that it replaces.
+        expected: ConfigVersion,
+        /// The configuration.
+        recorded: Recorded,
+    },
 }
 
 /// Why a command changed nothing.
@@ -142,6 +150,7 @@ impl ClusterState {
             Command::Appoint { service, pid, cause } => Ok(self.appoint(service, pid, cause)),
             Command::Record(request) => self.record(request),
             Command::MarkReady(request) => self.mark_ready(request),
+            Command::Force { expected, recorded } => self.force(expected, recorded),
         };
         assert!(self.epoch >= before.0, "an epoch went back from {} to {}", before.0, self.epoch);
         assert!(self.stamp() >= before.1, "an older configuration replaced a newer one");
@@ -209,6 +218,33 @@ impl ClusterState {
         self.ready = Some(recorded.clone());
         self.recorded = Some(recorded);
         // The director of before acts on a state that was rolled back.
+        self.appointed = None;
+        Ok(Applied::Done)
+    }
+
+    fn force(&mut self, expected: ConfigVersion, forced: Recorded) -> Result<Applied, Refusal> {
+        if self.recorded.as_ref() == Some(&forced) {
+            return Ok(Applied::Done);
+        }
+        let recorded = self.stamp().map(|stamp| stamp.config_version);
+        if recorded != Some(expected) {
+            return Err(Refusal::Changed { expected: Some(expected), recorded });
+        }
+        let fault = if Some(forced.config.cluster_id) != self.cluster {
+            Some("it is of another cluster".to_owned())
+        } else if Some(forced.stamp()) <= self.stamp() {
+            Some(format!("its number {} is not a new one", forced.config.config_version))
+        } else if forced.config.epoch > self.epoch {
+            Some(format!("epoch {} was never appointed", forced.config.epoch))
+        } else {
+            forced.check_shards().err().map(|mismatch| mismatch.to_string())
+        };
+        if let Some(fault) = fault {
+            return Err(Refusal::Unfit(fault));
+        }
+        self.ready = Some(forced.clone());
+        self.recorded = Some(forced);
+        // Whoever has read the one before can't record on top of it any more.
         self.appointed = None;
         Ok(Applied::Done)
     }

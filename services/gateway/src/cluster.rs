@@ -9,7 +9,8 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use http::HeaderMap;
 use plinth_api::coordinator::{
-    BeginRecovery, Begun, ClusterHealth, Members, Nodes, Processes, Recoveries,
+    BeginRecovery, Begun, CarriedOut, CarryOut, ClusterHealth, Members, Nodes, Processes,
+    Recoveries, RecoveryPlan,
 };
 use plinth_api::director::LiveLayout;
 use plinth_api::gateway::ClusterStatus;
@@ -33,6 +34,14 @@ const ASK: Duration = Duration::from_millis(700);
 const STAGGER: Duration = Duration::from_millis(100);
 /// How long the coordinators may take for an order.
 const ORDER: Duration = Duration::from_secs(2);
+/// How long a coordinator may take to draw a recovery plan up: it asks everybody, and waits for those
+/// who do not answer.
+const PLANNING: Duration = Duration::from_secs(5);
+/// How long it may take to carry one out: to draw it up again, and to hold ballots.
+const CARRYING_OUT: Duration = Duration::from_secs(20);
+
+/// The refusals of what an operator may have to decide.
+const DECIDED: &[ErrorCode] = &[ErrorCode::NotFound, ErrorCode::DiskFull, ErrorCode::Damaged];
 
 pub(crate) fn routes() -> Routes<Gateway> {
     Routes::new()
@@ -42,6 +51,8 @@ pub(crate) fn routes() -> Routes<Gateway> {
         .observer(routes!(layout).fails(&[ErrorCode::NotReady]))
         .observer(routes!(recoveries).fails(LED))
         .administrator(routes!(begin_recovery).fails(LED).fails(&[ErrorCode::Overloaded]))
+        .observer(routes!(recovery_plan).fails(LED).fails(DECIDED))
+        .administrator(routes!(carry_out).fails(LED).fails(DECIDED).fails(&[ErrorCode::Superseded]))
         .observer(routes!(nodes).fails(LED))
         .observer(routes!(processes).fails(LED))
         .observer(routes!(members).fails(LED))
@@ -110,10 +121,11 @@ impl Gateway {
         &self,
         endpoint: &Endpoint<Req, T>,
         request: &Req,
+        limit: Duration,
     ) -> Result<Answered<T>, Failure> {
         let mut last = Failure::new(ErrorCode::NoQuorum, "no coordinator is known");
         for target in &self.0.config.coordinators {
-            match self.0.context.peers().answered(target, endpoint, request, ORDER).await {
+            match self.0.context.peers().answered(target, endpoint, request, limit).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if goes_on(&error) && error.had_no_effect() => last = no_answer(&error),
                 Err(error) => return Err(error.into()),
@@ -232,7 +244,31 @@ async fn begin_recovery(
     State(gateway): State<Gateway>,
     Json(request): Json<BeginRecovery>,
 ) -> Result<Response, Failure> {
-    gateway.order(&coordinator::BEGIN_RECOVERY, &request).await.map(served)
+    gateway.order(&coordinator::BEGIN_RECOVERY, &request, ORDER).await.map(served)
+}
+
+/// What an operator may have done where the cluster can't go on by itself: where the coordinators can't
+/// know which configuration is the newest, or a majority of the storages that hold it never returns.
+#[utoipa::path(
+    get, path = "/v1/recovery_plan", operation_id = "get_recovery_plan", tag = "cluster",
+    responses((status = 200, body = RecoveryPlan))
+)]
+async fn recovery_plan(State(gateway): State<Gateway>) -> Result<Response, Failure> {
+    gateway.order(&coordinator::RECOVERY_PLAN, &Nothing {}, PLANNING).await.map(served)
+}
+
+/// Carries the recovery plan out, if it still is the one that `id` names. `/v1/status` shows what comes
+/// of it.
+#[utoipa::path(
+    post, path = "/v1/recovery_plan", operation_id = "carry_out_recovery_plan", tag = "cluster",
+    request_body = CarryOut,
+    responses((status = 200, body = CarriedOut))
+)]
+async fn carry_out(
+    State(gateway): State<Gateway>,
+    Json(request): Json<CarryOut>,
+) -> Result<Response, Failure> {
+    gateway.order(&coordinator::CARRY_OUT, &request, CARRYING_OUT).await.map(served)
 }
 
 /// The nodes and their workers.

@@ -118,7 +118,10 @@ async fn await_storages(reign: &Reign, plan: &Plan, read: &Read) {
         let lacking = missing(plan.layout(), true)
             .or_else(|| ready.and_then(|ready| missing(&ready.config.layout, false)));
         let Some(names) = lacking else { break };
-        reign.stalled(Some(format!("no majority of the config team is up: waiting for {names}")));
+        reign.stalled(Some(format!(
+            "no majority of the config team is up: waiting for {names}; if they never return, decide \
+             with `plinth recover`"
+        )));
         tokio::select! {
             biased;
             Ok(()) = live.changed() => {}
