@@ -63,8 +63,9 @@ pub(crate) async fn carry_out(node: &Arc<Node>, id: &str) -> Result<CarriedOut, 
             Act::Force { group, expected, recorded } => {
                 let command = Command::Force { expected, recorded: *recorded };
                 this.write(&group, command).await?;
+                let over = this.read(&group).await?.epoch;
                 // A leader that has gone meanwhile has none to end.
-                drop(this.events.send(Event::Begin { reason }).await);
+                drop(this.events.send(Event::Begin { over, reason }).await);
                 Ok(())
             }
         }
