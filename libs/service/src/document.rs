@@ -2,6 +2,7 @@
 //! its one text, which is both served and committed.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use http::StatusCode;
 use plinth_api::{ErrorCode, HEADER_SECRET, Problem};
@@ -227,6 +228,24 @@ pub fn document_text(openapi: &OpenApi) -> String {
     openapi.to_pretty_json().map(|text| text + "\n").unwrap_or_default()
 }
 
+/// A document that is made when it is first asked for: that takes longer than everything else that a
+/// service does at its start.
+pub(crate) struct LazyDocument {
+    parts: OpenApi,
+    text: OnceLock<String>,
+}
+
+impl LazyDocument {
+    /// The document of these parts.
+    pub(crate) fn new(parts: OpenApi) -> LazyDocument {
+        LazyDocument { parts, text: OnceLock::new() }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        self.text.get_or_init(|| document_text(&finish(self.parts.clone())))
+    }
+}
+
 /// The statuses that a document names for an operation, by method and router's path.
 pub(crate) struct Statuses(std::collections::BTreeMap<(String, String), BTreeSet<String>>);
 
@@ -240,7 +259,7 @@ impl Statuses {
             {
                 if let Some(operation) = operation {
                     let statuses = operation.responses.responses.keys().cloned().collect();
-                    all.insert((method.to_owned(), path.clone()), statuses);
+                    all.insert((method.to_owned(), path.replace("{*", "{")), statuses);
                 }
             }
         }

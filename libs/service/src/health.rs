@@ -10,6 +10,7 @@ use plinth_api::{ErrorCode, Nothing, Problem};
 use serde::{Deserialize, Serialize};
 use utoipa_axum::routes;
 
+use crate::document::LazyDocument;
 use crate::failure::document;
 use crate::{Answer, Context, Fails as _, Failure, Json, Query, RequestId, Routes, monitor};
 
@@ -35,12 +36,12 @@ struct NotReady {
 #[derive(Clone)]
 pub(crate) struct Common {
     context: Context,
-    document: Arc<str>,
+    document: Arc<LazyDocument>,
 }
 
 impl Common {
-    pub(crate) fn new(context: Context, document: String) -> Common {
-        Common { context, document: document.into() }
+    pub(crate) fn new(context: Context, document: LazyDocument) -> Common {
+        Common { context, document: Arc::new(document) }
     }
 }
 
@@ -157,7 +158,7 @@ async fn metrics(State(context): State<Context>) -> Response {
     responses((status = 200, content_type = "application/json", body = Object)))]
 async fn openapi(State(common): State<Common>) -> Response {
     let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json)], common.document.to_string()).into_response()
+    ([(header::CONTENT_TYPE, json)], common.document.text().to_owned()).into_response()
 }
 
 #[utoipa::path(get, path = "/v1/info", tag = "process", summary = "Which service and process this is",

@@ -10,7 +10,7 @@ use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use crate::caller::{Access, StateIsOpen, gate};
-use crate::document::{self, Statuses};
+use crate::document::{self, LazyDocument, Statuses};
 use crate::shell::{Shell, surround};
 use crate::{BODY_LIMIT, Context, Failure, docs, health};
 
@@ -114,21 +114,26 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// The OpenAPI document of these routes and of those that every service has.
     #[must_use]
     pub fn openapi(&self) -> OpenApi {
+        document::finish(self.parts())
+    }
+
+    /// The parts of the document: it is whole once it is finished.
+    fn parts(&self) -> OpenApi {
         let mut openapi = self.router.get_openapi().clone();
         openapi.merge(health::routes().router.into_openapi());
         if self.browsable {
             openapi.merge(docs::routes().router.into_openapi());
         }
-        document::finish(openapi)
+        openapi
     }
 }
 
 impl Routes<()> {
     /// The router that serves: these routes, every service's, and the shell around them.
     pub(crate) fn serve(self, context: Context, state: StateIsOpen) -> Result<Router, MetricError> {
-        let openapi = self.openapi();
-        let shell = Shell::new(context.clone(), Statuses::of(&openapi), state)?;
-        let common = health::Common::new(context, document::document_text(&openapi));
+        let parts = self.parts();
+        let shell = Shell::new(context.clone(), Statuses::of(&parts), state)?;
+        let common = health::Common::new(context, LazyDocument::new(parts));
         let browsable = self.browsable;
         let mut routes = self.merge(health::routes().with_state(common));
         if browsable {
