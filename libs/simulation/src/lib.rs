@@ -15,9 +15,11 @@ mod network;
 mod random;
 mod time;
 mod trace;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +29,7 @@ use plinth_store::{DiskDelays, SimulatedDisk};
 pub use faults::{Faults, When};
 pub use network::{DROP_REPLY, MUTE};
 pub use trace::{Trace, TraceHash};
+pub use traffic::Traffic;
 
 use network::SimulatedNetwork;
 use random::SeededRandom;
@@ -43,6 +46,8 @@ pub struct Options {
     pub latency: RangeInclusive<Duration>,
     /// How many of the last events are kept as text.
     pub kept_events: usize,
+    /// Whether requests are counted ([`Traffic`]).
+    pub counts_requests: bool,
 }
 
 impl Default for Options {
@@ -52,6 +57,7 @@ impl Default for Options {
             duration: Duration::from_secs(120),
             latency: Duration::ZERO..=Duration::from_millis(10),
             kept_events: 0,
+            counts_requests: false,
         }
     }
 }
@@ -71,6 +77,8 @@ pub struct Simulation {
     trace: Trace,
     faults: Arc<Faults>,
     streams: Arc<Mutex<BTreeMap<String, Arc<dyn Random>>>>,
+    traffic: Option<Traffic>,
+    clocks: Arc<Mutex<BTreeMap<String, Arc<AtomicI64>>>>,
 }
 
 impl Simulation {
@@ -80,7 +88,9 @@ impl Simulation {
         let trace = Trace::new(options.kept_events);
         let random = SeededRandom::new(seed, "faults", trace.clone());
         let faults = Arc::new(Faults::new(Arc::new(random), trace.clone()));
-        Simulation { seed, options, trace, faults, streams: Arc::default() }
+        let traffic = options.counts_requests.then(Traffic::default);
+        let (streams, clocks) = Default::default();
+        Simulation { seed, options, trace, faults, streams, traffic, clocks }
     }
 
     /// The number it is made of.
@@ -117,10 +127,27 @@ impl Simulation {
     pub fn runtime_of(&self, host: &str, process: &str) -> Runtime {
         Runtime::new(
             self.random(process),
-            Arc::new(HostClock::new(BEGINNING_UNIX_MS)),
-            Arc::new(SimulatedNetwork::new(host, self.faults.at(process), self.trace.clone())),
+            Arc::new(HostClock::new(BEGINNING_UNIX_MS, self.clock(host))),
+            Arc::new(SimulatedNetwork::new(
+                host,
+                self.faults.at(process),
+                self.trace.clone(),
+                self.traffic.clone(),
+            )),
             self.faults.at(process),
         )
+    }
+
+    /// Sets the wall clock of a host, and of everything that runs there, so far ahead of the right
+    /// time; behind it where that is negative. Clocks that measure durations are not concerned.
+    pub fn set_clock(&self, host: &str, ahead_ms: i64) {
+        self.trace.record(host, "clock", &[&ahead_ms.to_be_bytes()]);
+        self.clock(host).store(ahead_ms, Ordering::Relaxed);
+    }
+
+    fn clock(&self, host: &str) -> Arc<AtomicI64> {
+        let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(clocks.entry(host.to_owned()).or_default())
     }
 
     /// An empty disk for a machine of this name. Keep it, and hand its views to the machine's
@@ -155,6 +182,12 @@ impl Simulation {
         &self.faults
     }
 
+    /// The requests so far; none where they are not counted.
+    #[must_use]
+    pub fn traffic(&self) -> Option<&Traffic> {
+        self.traffic.as_ref()
+    }
+
     /// What has happened so far.
     #[must_use]
     pub fn trace(&self) -> &Trace {
@@ -165,6 +198,26 @@ impl Simulation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_is_set_at_one_host_for_all_that_runs_there() {
+        let world = Simulation::new(1, Options { kept_events: 9, ..Options::default() });
+        let mut sim = world.sim();
+        let hosts = [("a", "one"), ("a", "two"), ("b", "three")];
+        let runtimes = hosts.map(|(host, process)| world.runtime_of(host, process));
+        sim.client("a", async move {
+            let read = || runtimes.each_ref().map(|runtime| runtime.unix_ms() - BEGINNING_UNIX_MS);
+            assert_eq!(read(), [0, 0, 0]);
+            world.set_clock("a", 5_000);
+            assert_eq!(read(), [5_000, 5_000, 0]);
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            world.set_clock("a", -4_000);
+            assert_eq!(read(), [6_000, 6_000, 10_000]);
+            assert!(world.trace().dump().contains(" a: clock "));
+            Ok(())
+        });
+        sim.run().expect("it ends");
+    }
 
     #[test]
     fn a_host_that_starts_again_draws_new_numbers() {

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
 use crate::trace::Trace;
+use crate::traffic::Traffic;
 
 /// The fault point of answers that are lost: at a process where it fires, a connection ends just as
 /// something is to be written to who made it.
@@ -25,11 +26,17 @@ pub(crate) struct SimulatedNetwork {
     host: String,
     faults: Arc<dyn Faults>,
     trace: Trace,
+    traffic: Option<Traffic>,
 }
 
 impl SimulatedNetwork {
-    pub(crate) fn new(host: &str, faults: Arc<dyn Faults>, trace: Trace) -> Self {
-        SimulatedNetwork { host: host.to_owned(), faults, trace }
+    pub(crate) fn new(
+        host: &str,
+        faults: Arc<dyn Faults>,
+        trace: Trace,
+        traffic: Option<Traffic>,
+    ) -> Self {
+        SimulatedNetwork { host: host.to_owned(), faults, trace, traffic }
     }
 
     /// The address to bind and, if that is not what was asked for, the one that was: turmoil binds a
@@ -79,7 +86,7 @@ impl Network for SimulatedNetwork {
             let stream = TcpStream::connect(target).await;
             let outcome: &[u8] = if stream.is_ok() { b"ok" } else { b"refused" };
             self.trace.record(&self.host, "connect", &[address.as_bytes(), outcome]);
-            TracedStream::boxed(stream?, None, &self.trace)
+            TracedStream::boxed(stream?, None, self.traffic.clone(), &self.trace)
         }
         .boxed()
     }
@@ -106,7 +113,7 @@ impl Accept for SimulatedListener {
             let (stream, from) = self.inner.accept().await?;
             self.trace.record(&self.host, "accept", &[from.to_string().as_bytes()]);
             let faults = Some(Arc::clone(&self.faults));
-            Ok((TracedStream::boxed(stream, faults, &self.trace)?, from))
+            Ok((TracedStream::boxed(stream, faults, None, &self.trace)?, from))
         }
         .boxed()
     }
@@ -123,6 +130,8 @@ struct TracedStream {
     /// What can befall a connection that was accepted.
     faults: Option<Arc<dyn Faults>>,
     is_lost: bool,
+    /// Where the requests of one that was made are counted.
+    traffic: Option<Traffic>,
     trace: Trace,
 }
 
@@ -130,11 +139,12 @@ impl TracedStream {
     fn boxed(
         inner: TcpStream,
         faults: Option<Arc<dyn Faults>>,
+        traffic: Option<Traffic>,
         trace: &Trace,
     ) -> io::Result<Stream> {
         let ends = format!("{} - {}", inner.local_addr()?, inner.peer_addr()?);
         let trace = trace.clone();
-        Ok(Box::new(TracedStream { inner, ends, faults, is_lost: false, trace }))
+        Ok(Box::new(TracedStream { inner, ends, faults, is_lost: false, traffic, trace }))
     }
 
     fn fires(&self, point: &'static str) -> bool {
@@ -177,6 +187,9 @@ impl AsyncWrite for TracedStream {
             return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
         }
         let outcome = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes));
+        if let (Some(traffic), Ok(sent)) = (&self.traffic, &outcome) {
+            traffic.sent(&bytes[..*sent]);
+        }
         match &outcome {
             Ok(sent) => self.trace.record(&self.ends, "sent", &[&bytes[..*sent]]),
             Err(error) => {

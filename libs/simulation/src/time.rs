@@ -1,6 +1,7 @@
 //! Simulated time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use plinth_runtime::WallClock;
@@ -15,13 +16,15 @@ pub(crate) fn elapsed() -> Option<Duration> {
 /// A host's wall clock.
 pub(crate) struct HostClock {
     beginning_unix_ms: u64,
+    /// How far it is ahead of the simulation's own time, in milliseconds.
+    ahead: Arc<AtomicI64>,
     /// The latest answer, for those who ask where time can't be known.
     latest: AtomicU64,
 }
 
 impl HostClock {
-    pub(crate) fn new(beginning_unix_ms: u64) -> Self {
-        HostClock { beginning_unix_ms, latest: AtomicU64::new(beginning_unix_ms) }
+    pub(crate) fn new(beginning_unix_ms: u64, ahead: Arc<AtomicI64>) -> Self {
+        HostClock { beginning_unix_ms, ahead, latest: AtomicU64::new(beginning_unix_ms) }
     }
 }
 
@@ -30,7 +33,9 @@ impl WallClock for HostClock {
         let Some(elapsed) = elapsed() else {
             return self.latest.load(Ordering::Relaxed);
         };
-        let now = self.beginning_unix_ms + u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let right = self.beginning_unix_ms.saturating_add(elapsed);
+        let now = right.saturating_add_signed(self.ahead.load(Ordering::Relaxed));
         self.latest.store(now, Ordering::Relaxed);
         now
     }

@@ -196,6 +196,20 @@ impl SimulatedDisk {
         self.platter.lock().corrupt_row(directory, table, key)
     }
 
+    /// Damages a block of a store: some neighbouring rows of a table, as `random` says, can't be read
+    /// any more, as with [`SimulatedDisk::corrupt_row`]. Where it is not to be `noticed`, a bit of each
+    /// row's value is turned instead, and they are read as if nothing were wrong: what a store without
+    /// checksums would do. Answers the table, the first row and how many there are; none where the
+    /// store has no row.
+    pub fn corrupt_block(
+        &self,
+        directory: &Path,
+        random: &dyn Random,
+        noticed: bool,
+    ) -> Option<(Table, Bytes, usize)> {
+        self.platter.lock().corrupt_block(directory, random, noticed)
+    }
+
     /// Damages a store as a whole: it can't be opened any more. Answers whether there is one.
     pub fn corrupt_store(&self, directory: &Path) -> bool {
         self.platter.lock().corrupt_store(directory)

@@ -87,6 +87,41 @@ impl Content {
         true
     }
 
+    /// Turns a bit of a row's value, as a disk does that does not notice. Answers whether the row has
+    /// a value with any.
+    pub(super) fn flip(&mut self, table: Table, key: &[u8], bit: usize) -> bool {
+        let mut flipped = false;
+        for tables in [&mut self.current, &mut self.synced] {
+            let value = tables.get_mut(table).and_then(|rows| rows.get_mut(key));
+            let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+            let mut changed = value.to_vec();
+            let bit = bit % (changed.len() * 8);
+            changed[bit / 8] ^= 1 << (bit % 8);
+            *value = changed.into();
+            flipped = true;
+        }
+        flipped
+    }
+
+    /// How many rows there are.
+    pub(super) fn rows_count(&self) -> usize {
+        self.current.values().map(BTreeMap::len).sum()
+    }
+
+    /// The row of this number in the order of tables and keys, and those of its table that follow it,
+    /// `most` rows in all at most.
+    pub(super) fn block(&self, first: usize, most: usize) -> Option<(Table, Vec<Bytes>)> {
+        let mut before = 0;
+        for (table, rows) in &self.current {
+            if first < before + rows.len() {
+                let keys = rows.keys().skip(first - before).take(most).cloned().collect();
+                return Some((table, keys));
+            }
+            before += rows.len();
+        }
+        None
+    }
+
     pub(super) fn get(
         &self,
         directory: &Path,

@@ -16,6 +16,9 @@ use super::schedule::{Group, Pending, Schedule};
 use super::{DiskCounts, DiskDelays, DiskEvent, DiskHook};
 use crate::{Batch, Durability, StoreError, Table};
 
+/// The most rows that a damaged block has.
+const BLOCK_ROWS: usize = 8;
+
 enum Node {
     Directory,
     File { bytes: Bytes, damaged: bool },
@@ -399,6 +402,26 @@ impl Platter {
 
     pub(super) fn corrupt_row(&mut self, directory: &Path, table: Table, key: &[u8]) -> bool {
         self.stores.get_mut(directory).is_some_and(|store| store.content.damage(table, key))
+    }
+
+    pub(super) fn corrupt_block(
+        &mut self,
+        directory: &Path,
+        random: &dyn Random,
+        noticed: bool,
+    ) -> Option<(Table, Bytes, usize)> {
+        let content = &mut self.stores.get_mut(directory)?.content;
+        let first = at_most(random, content.rows_count().checked_sub(1)?);
+        let most = 1 + at_most(random, BLOCK_ROWS - 1);
+        let (table, keys) = content.block(first, most)?;
+        for key in &keys {
+            match noticed {
+                true => _ = content.damage(table, key),
+                false => _ = content.flip(table, key, at_most(random, usize::MAX - 1)),
+            }
+        }
+        let rows = keys.len();
+        keys.into_iter().next().map(|first| (table, first, rows))
     }
 
     pub(super) fn corrupt_store(&mut self, directory: &Path) -> bool {

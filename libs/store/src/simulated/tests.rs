@@ -212,6 +212,35 @@ async fn a_damaged_row_is_reported_until_it_is_written_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_damaged_block_is_some_neighbouring_rows_and_an_unnoticed_one_reads_as_something_else() {
+    let mut sizes = std::collections::BTreeSet::new();
+    for seed in 0..100 {
+        let disk = disk(seed, DiskDelays::none());
+        let store = open(&disk).await;
+        assert_eq!(disk.corrupt_block(here(), &*seeded(seed), true), None, "there is no row");
+        for key in 0..20_u8 {
+            store.write(put(&[key]), Durability::Synced).await.unwrap();
+        }
+        let (table, first, rows) = disk.corrupt_block(here(), &*seeded(seed), true).unwrap();
+        let is_damaged =
+            |key: u8| matches!(store.get(table, &[key]), Err(StoreError::Corrupt { .. }));
+        let damaged: Vec<u8> = (0..20).filter(|key| is_damaged(*key)).collect();
+        assert_eq!((damaged.len(), damaged[0]), (rows, first[0]));
+        assert_eq!(usize::from(damaged[rows - 1] - damaged[0]), rows - 1, "they are neighbours");
+        sizes.insert(rows);
+    }
+    assert_eq!(sizes.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
+
+    let disk = disk(1, DiskDelays::none());
+    let store = open(&disk).await;
+    store.write(put(b"k"), Durability::Synced).await.unwrap();
+    assert!(disk.corrupt_block(here(), &*seeded(1), false).is_some());
+    assert_ne!(store.get("t", b"k").unwrap().unwrap(), "v");
+    disk.power_loss(&*seeded(1));
+    assert_ne!(open(&disk).await.get("t", b"k").unwrap().unwrap(), "v");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_damaged_store_is_not_opened() {
     let disk = disk(1, DiskDelays::none());
     drop(open(&disk).await);
