@@ -423,3 +423,6 @@ fn describe(service: &ServiceRef, end: MonitorEnd) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -508,4 +508,4 @@ async fn initialize(group: Group, founding: Arc<Founding>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

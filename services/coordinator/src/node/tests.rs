@@ -9,7 +9,11 @@ use plinth_types::ClusterId;
 use super::*;
 use crate::TABLES;
 
-async fn node() -> (Host, Arc<Node>) {
+/// Where the store is.
+pub(crate) const STORE: &str = "coordinator-1";
+
+/// A coordinator that is not active, with its disk.
+pub(crate) async fn node() -> (Host, SimulatedDisk, Arc<Node>) {
     let cluster = ClusterFile {
         cluster_id: ClusterId(7),
         coordinators: Vec::new(),
@@ -25,11 +29,11 @@ async fn node() -> (Host, Arc<Node>) {
     let runtime = Runtime::real();
     let host = Host::bind(runtime.clone(), options).await.unwrap();
     let disk = SimulatedDisk::new("node-1", runtime.random(), DiskDelays::none(), None);
-    let store = disk.open(Path::new("coordinator-1"), TABLES).await.unwrap();
+    let store = disk.open(Path::new(STORE), TABLES).await.unwrap();
     let records = Records::open(store, &runtime).await.unwrap();
     let (events, _) = mpsc::channel(1);
     let node = Node::new(host.context(), cluster, None, records, events);
-    (host, node)
+    (host, disk, node)
 }
 
 fn from(source: &str) -> Bootstrap {
@@ -40,7 +44,7 @@ fn from(source: &str) -> Bootstrap {
 /// cluster started from; the round would call it `raft`, since the group is on the disk by then.
 #[tokio::test]
 async fn what_a_founding_has_decided_no_late_round_decides_again() {
-    let (_host, node) = node().await;
+    let (_host, _disk, node) = node().await;
     node.decide(from("default"), None);
     node.decide_first(from("raft"), None);
     assert_eq!(node.bootstrap.borrow().source, "default");
@@ -49,7 +53,7 @@ async fn what_a_founding_has_decided_no_late_round_decides_again() {
 
 #[tokio::test]
 async fn a_round_decides_where_nothing_is_decided_and_a_founding_has_the_last_word() {
-    let (_host, node) = node().await;
+    let (_host, _disk, node) = node().await;
     assert!(!node.is_decided());
     node.decide_first(from("raft"), None);
     assert!(node.is_decided() && node.bootstrap.borrow().source == "raft");
