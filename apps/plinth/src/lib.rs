@@ -15,6 +15,7 @@ mod ports;
 mod process;
 mod recover;
 pub mod roster;
+pub mod tuning;
 pub mod up;
 
 use std::process::ExitCode;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::cli::{LogFormat, ServiceArgs, TelemetryArgs};
 use crate::launch::Launch;
 use crate::roster::{self, World};
+use crate::tuning::Tuning;
 
 /// How long an ending process tries to send the spans it still has.
 const FLUSH: Duration = Duration::from_millis(300);
@@ -58,7 +59,11 @@ fn complain(error: &anyhow::Error, status: u8) -> ExitCode {
 
 /// The real world.
 pub(crate) fn real_world() -> World {
-    World { runtime: Runtime::real(), disk: Arc::new(RocksDisk::default()) }
+    World {
+        runtime: Runtime::real(),
+        disk: Arc::new(RocksDisk::default()),
+        tuning: Tuning::default(),
+    }
 }
 
 /// Runs a service, but a foreman, as this process.

@@ -12,6 +12,7 @@ use plinth_store::Disk;
 use plinth_types::{ServiceKind, ServiceName};
 
 use crate::launch::Launch;
+use crate::tuning::Tuning;
 
 /// What a foreman is told beside.
 #[derive(Clone)]
@@ -33,6 +34,8 @@ pub struct World {
     pub runtime: Runtime,
     /// The disk.
     pub disk: Arc<dyn Disk>,
+    /// The limits of what runs in it.
+    pub tuning: Tuning,
 }
 
 /// Runs a service other than a foreman until it ends.
@@ -114,7 +117,7 @@ pub(crate) async fn serve_foreman(
 }
 
 async fn serve(world: World, launch: Launch, host: Host) -> Exit {
-    let World { disk, .. } = world;
+    let World { disk, tuning, .. } = world;
     let coordinators = launch.cluster.targets();
     let Launch { service, directory, foreman, cluster, .. } = launch;
     match service.kind() {
@@ -124,29 +127,29 @@ async fn serve(world: World, launch: Launch, host: Host) -> Exit {
             plinth_coordinator::serve(host, config, disk).await
         }
         ServiceKind::Director => {
-            let config = plinth_director::Config { coordinators, foreman };
+            let parameters = cluster.parameters.clone();
+            let shards = tuning.first_shards;
+            let config = plinth_director::Config { coordinators, foreman, parameters, shards };
             plinth_director::serve(host, config).await
         }
         ServiceKind::Sequencer => {
-            let config = plinth_sequencer::Config { foreman, ..Default::default() };
+            let config = plinth_sequencer::Config { foreman, limits: tuning.sequencer };
             plinth_sequencer::serve(host, config).await
         }
         ServiceKind::CommitProxy => {
-            let config = plinth_commit_proxy::Config { foreman, ..Default::default() };
+            let config = plinth_commit_proxy::Config { foreman, limits: tuning.commit_proxy };
             plinth_commit_proxy::serve(host, config).await
         }
         ServiceKind::Resolver => {
-            let config = plinth_resolver::Config { foreman, ..Default::default() };
+            let config = plinth_resolver::Config { foreman, limits: tuning.resolver };
             plinth_resolver::serve(host, config).await
         }
         ServiceKind::Log => {
-            let limits = plinth_log::Limits::default();
-            let config = plinth_log::Config { directory, foreman, limits };
+            let config = plinth_log::Config { directory, foreman, limits: tuning.log };
             plinth_log::serve(host, config, disk).await
         }
         ServiceKind::Storage => {
-            let limits = plinth_storage::Limits::default();
-            let config = plinth_storage::Config { directory, foreman, limits };
+            let config = plinth_storage::Config { directory, foreman, limits: tuning.storage };
             plinth_storage::serve(host, config, disk).await
         }
         ServiceKind::Gateway => {

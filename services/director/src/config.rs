@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use plinth_api::Target;
+use plinth_system_config::{Parameters, ShardMap};
 
 /// What a director is told when it starts.
 #[derive(Clone, Debug)]
@@ -12,6 +13,10 @@ pub struct Config {
     pub coordinators: Vec<Target>,
     /// The node's foreman, where it announces itself.
     pub foreman: Option<Target>,
+    /// The parameters that a new cluster begins with.
+    pub parameters: Parameters,
+    /// The shards that a new cluster begins with. Each tag of users' data gets storages of its own.
+    pub shards: ShardMap,
 }
 
 /// How long one coordinator may take before the next one is asked.

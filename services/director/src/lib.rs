@@ -46,6 +46,8 @@ mod reign;
 mod samples;
 mod tending;
 
+use std::sync::Arc;
+
 use plinth_api::coordinator::{FAREWELL, Farewell};
 use plinth_service::{Context, Exit, Host, announce};
 use tokio::time::timeout;
@@ -86,7 +88,10 @@ async fn direct(context: Context, config: Config, desk: Desk) -> Exit {
         accepted = desk.appointed() => accepted,
     };
     let (progress, live) = (desk.progress.clone(), desk.live.clone());
-    let reign = Reign::begin(context.clone(), accepted, config.coordinators, progress, live);
+    let (coordinators, parameters) = (config.coordinators, Arc::new(config.parameters));
+    let mut reign =
+        Reign::begin(context.clone(), accepted, coordinators, parameters, progress, live);
+    reign.first_shards = Arc::new(config.shards);
     let mut stopping = false;
     let fatal = tokio::select! {
         biased;

@@ -29,6 +29,9 @@ pub(crate) struct Frame {
     pub(crate) incarnation: Incarnation,
     /// The number of the configuration that this one follows.
     pub(crate) follows: ConfigVersion,
+    /// What a new cluster begins with.
+    pub(crate) first_parameters: Parameters,
+    pub(crate) first_shards: ShardMap,
 }
 
 /// A log of the new epoch.
@@ -144,8 +147,8 @@ impl Plan {
         survivors: &[LockedLog],
         recruits: Recruits,
     ) -> Result<Plan, PlanError> {
-        let parameters = previous.map_or_else(Parameters::default, |p| p.config.parameters.clone());
-        let shards = previous.map_or_else(ShardMap::initial, |p| p.shards.clone());
+        let parameters = previous.map_or(&frame.first_parameters, |p| &p.config.parameters).clone();
+        let shards = previous.map_or(&frame.first_shards, |p| &p.shards).clone();
         let mut tags: BTreeSet<Tag> = shards.tags().into_iter().collect();
         tags.extend(recruits.teams.iter().map(|team| team.tag));
         let tags: Vec<Tag> = tags.into_iter().collect();
@@ -344,17 +347,29 @@ fn every_node(
     nodes
 }
 
-/// The storage teams of a new cluster: the configuration on `config_team` storages, everything else
-/// on `replication`, both the first of `storages`, which are spread over zones in their order.
+/// How many storages the teams of a new cluster take.
+pub(crate) fn first_storages(parameters: &Parameters, shards: &ShardMap) -> usize {
+    let users = shards.tags().into_iter().filter(|tag| *tag != Tag::SYSTEM).count();
+    let size = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    size(parameters.config_team).max(size(parameters.replication).saturating_mul(users))
+}
+
+/// The storage teams of a new cluster: the configuration on the first `config_team` of `storages`,
+/// each other tag on the next `replication` of them, from the first on again. They are spread over
+/// zones in their order.
 pub(crate) fn first_teams(
     parameters: &Parameters,
     shards: &ShardMap,
     storages: &[StorageMember<ServiceRef>],
 ) -> Vec<StorageTeam<ServiceRef>> {
+    let mut taken = 0;
     let team = |tag: Tag| {
         let size = if tag == Tag::SYSTEM { parameters.config_team } else { parameters.replication };
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        StorageTeam { tag, members: storages.iter().take(size).cloned().collect() }
+        let size = usize::try_from(size).unwrap_or(usize::MAX).min(storages.len());
+        let from = if tag == Tag::SYSTEM { 0 } else { taken };
+        taken += if tag == Tag::SYSTEM { 0 } else { size };
+        let members = storages.iter().cycle().skip(from % storages.len().max(1)).take(size);
+        StorageTeam { tag, members: members.cloned().collect() }
     };
     shards.tags().into_iter().map(team).collect()
 }
@@ -376,6 +391,8 @@ mod tests {
             director: service("director-2@node-2"),
             incarnation: Incarnation(42),
             follows: ConfigVersion(4),
+            first_parameters: Parameters { resolvers: 2, ..Parameters::default() },
+            first_shards: ShardMap::initial(),
         }
     }
 
@@ -481,6 +498,32 @@ mod tests {
     }
 
     #[test]
+    fn each_shard_of_a_new_cluster_has_storages_of_its_own() {
+        let shards = ShardMap(vec![
+            (Key::default(), Tag(1)),
+            (Key::from("k"), Tag(2)),
+            (Key::from_static(plinth_types::SYSTEM_SHARD), Tag::SYSTEM),
+            (Key::from_static(plinth_types::SYSTEM_SHARD_END), Tag(3)),
+        ]);
+        let parameters = Parameters { replication: 2, config_team: 3, ..Parameters::default() };
+        let member = |number: u32| StorageMember {
+            store: StoreId(number.into()),
+            service: service(&format!("storage-1@node-{number}")),
+        };
+        let wanted = u32::try_from(first_storages(&parameters, &shards)).unwrap();
+        assert_eq!(wanted, 6);
+        let stores = |storages: u32| {
+            let storages: Vec<_> = (1..=storages).map(member).collect();
+            let teams = first_teams(&parameters, &shards, &storages);
+            let stores = |team: &StorageTeam<_>| team.members.iter().map(|m| m.store.0).collect();
+            teams.iter().map(stores).collect::<Vec<Vec<u128>>>()
+        };
+        assert_eq!(stores(wanted), [vec![1, 2, 3], vec![1, 2], vec![3, 4], vec![5, 6]]);
+        assert_eq!(stores(3), [vec![1, 2, 3], vec![1, 2], vec![3, 1], vec![2, 3]]);
+        assert_eq!(first_storages(&parameters, &ShardMap::initial()), 3);
+    }
+
+    #[test]
     fn the_first_epoch_has_defaults_and_copies_nothing() {
         let shards = ShardMap::initial();
         let members: Vec<_> = recorded().config.layout.storage_teams[0].members.clone();
@@ -496,7 +539,7 @@ mod tests {
             first: Version(VERSION_GAP),
         };
         let plan = Plan::draw_up(&frame(), None, first, &[], recruits).unwrap();
-        assert_eq!(plan.parameters(), &Parameters::default());
+        assert_eq!(plan.parameters(), &frame().first_parameters);
         assert_eq!(copies(&plan), [vec![]]);
         assert_eq!(plan.layout().logs[0].tags, [Tag(0), Tag(1)]);
     }

@@ -210,7 +210,12 @@ async fn serve(
             plinth_coordinator::serve(host, config, disk).await
         }
         ServiceKind::Director => {
-            let config = plinth_director::Config { coordinators: nobody(), foreman: None };
+            let config = plinth_director::Config {
+                coordinators: nobody(),
+                foreman: None,
+                parameters: Default::default(),
+                shards: plinth_system_config::ShardMap::initial(),
+            };
             plinth_director::serve(host, config).await
         }
         ServiceKind::Foreman => {

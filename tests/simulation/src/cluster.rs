@@ -10,9 +10,12 @@ use anyhow::{Context as _, anyhow};
 use plinth::cluster_file::{ClusterFile, CoordinatorEntry};
 use plinth::in_process::{InProcess, Running};
 use plinth::roster::World;
+use plinth::tuning::Tuning;
+use plinth_api::Target;
 use plinth_service::{Secret, Secrets, StateReads};
 use plinth_simulation::Simulation;
 use plinth_store::{Disk as _, DiskDelays, SimulatedDisk};
+use plinth_system_config::Parameters;
 use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceName, ServiceRef};
 
 /// Where the coordinators listen, each on its node.
@@ -33,12 +36,22 @@ pub struct Shape {
     pub coordinators: u32,
     /// How slow the disks are.
     pub disks: DiskDelays,
+    /// What the cluster begins with.
+    pub parameters: Parameters,
+    /// The limits of its services.
+    pub tuning: Tuning,
 }
 
 impl Default for Shape {
     /// Three nodes, each with a coordinator.
     fn default() -> Self {
-        Shape { nodes: 3, coordinators: 3, disks: DiskDelays::default() }
+        Shape {
+            nodes: 3,
+            coordinators: 3,
+            disks: DiskDelays::default(),
+            parameters: Parameters::default(),
+            tuning: Tuning::default(),
+        }
     }
 }
 
@@ -80,6 +93,7 @@ pub struct Cluster {
     nodes: Vec<Node>,
     file: Arc<ClusterFile>,
     secrets: Secrets,
+    tuning: Tuning,
 }
 
 impl Cluster {
@@ -100,6 +114,7 @@ impl Cluster {
             cluster: ClusterId(setup.random_u128()),
             coordinators: ids.iter().take(coordinators).map(coordinator).collect(),
             initial_nodes: ids.clone(),
+            parameters: shape.parameters.clone(),
         };
         let secrets = Secrets {
             cluster: Some(Secret::generate(&setup)),
@@ -113,13 +128,26 @@ impl Cluster {
             on: false,
         };
         let nodes = ids.into_iter().map(node).collect();
-        Ok(Cluster { world: world.clone(), nodes, file: Arc::new(file), secrets })
+        let (world, tuning) = (world.clone(), shape.tuning.clone());
+        Ok(Cluster { world, nodes, file: Arc::new(file), secrets, tuning })
     }
 
     /// The machines.
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Its coordinators.
+    #[must_use]
+    pub fn coordinators(&self) -> Vec<Target> {
+        self.file.targets()
+    }
+
+    /// What it began with.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.file.parameters
     }
 
     /// What proves that a service calls.
@@ -132,12 +160,14 @@ impl Cluster {
     pub fn power_on(&mut self, sim: &mut turmoil::Sim<'_>) {
         for node in &mut self.nodes {
             let (world, disk) = (self.world.clone(), node.disk.clone());
+            let tuning = self.tuning.clone();
             let (file, secrets) = (Arc::clone(&self.file), self.secrets.clone());
             let (id, running, views) =
                 (node.id.clone(), node.running.clone(), Arc::clone(&node.views));
             let host = id.as_str().to_owned();
             sim.host(host, move || {
-                let worlds = worlds(world.clone(), disk.clone(), Arc::clone(&views));
+                let worlds =
+                    worlds(world.clone(), disk.clone(), tuning.clone(), Arc::clone(&views));
                 let gateway = service(ServiceKind::Gateway, &id);
                 let cluster = InProcess {
                     worlds: Arc::new(worlds),
@@ -237,6 +267,7 @@ fn service(kind: ServiceKind, node: &NodeId) -> ServiceRef {
 fn worlds(
     world: Simulation,
     disk: SimulatedDisk,
+    tuning: Tuning,
     views: Arc<Mutex<BTreeMap<ServiceRef, SimulatedDisk>>>,
 ) -> impl Fn(&ServiceRef) -> World + Send + Sync {
     let processes = AtomicU32::new(0);
@@ -245,7 +276,8 @@ fn worlds(
         let runtime = world.runtime_of(service.node.as_str(), &service.to_string());
         let view = disk.process();
         views.lock().unwrap_or_else(PoisonError::into_inner).insert(service.clone(), view.clone());
-        World { runtime: runtime.with_process_id(number), disk: Arc::new(view) }
+        let runtime = runtime.with_process_id(number);
+        World { runtime, disk: Arc::new(view), tuning: tuning.clone() }
     }
 }
 

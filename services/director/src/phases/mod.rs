@@ -77,6 +77,8 @@ fn frame(reign: &Reign, read: &reading_layout::Read, locked: &locking::Locked) -
         director: reign.context.service().clone(),
         incarnation: reign.context.pid().incarnation,
         follows: kept.max(read.expected()).unwrap_or_default(),
+        first_parameters: (*reign.first_parameters).clone(),
+        first_shards: (*reign.first_shards).clone(),
     }
 }
 

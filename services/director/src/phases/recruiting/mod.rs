@@ -25,7 +25,7 @@ use self::placement::{Candidate, Placement, Site, Wanted, place};
 use super::locking::Locked;
 use crate::config::{MAKE_LIMIT, MAKE_PAUSE, PROBE_LIMIT, PROBES, RETRY, SUSPECT_PROBE_LIMIT};
 use crate::fatal::Fatal;
-use crate::plan::{LogRecruit, Recruits, first_teams};
+use crate::plan::{LogRecruit, Recruits, first_storages, first_teams};
 use crate::registry::{Registry, Whereabouts};
 use crate::reign::Reign;
 
@@ -47,8 +47,8 @@ pub(crate) async fn run(
     holding: &Holding,
     locked: &Locked,
 ) -> Result<Recruits, Fatal> {
-    let parameters = parameters(locked);
-    let wanted = wanted(&parameters, locked);
+    let parameters = parameters(reign, locked);
+    let wanted = wanted(&parameters, &reign.first_shards, locked);
     let mut registry = reign.registry();
     let mut experience = Experience::default();
     loop {
@@ -60,7 +60,8 @@ pub(crate) async fn run(
                 reign.stalled(None);
                 // Storages are found by the registry from here on.
                 if are_registered(&nodes, &placement) {
-                    let recruits = recruits(&nodes, locked, &parameters, &placement)
+                    let shards = &reign.first_shards;
+                    let recruits = recruits(&nodes, locked, &parameters, shards, &placement)
                         .ok_or_else(|| Fatal::new("the placement has no sequencer"))?;
                     if locked.recorded.is_some() {
                         for service in &recruits.made {
@@ -90,16 +91,17 @@ pub(crate) async fn run(
     }
 }
 
-fn parameters(locked: &Locked) -> Parameters {
-    locked.recorded.as_ref().map_or_else(Parameters::default, |r| r.config.parameters.clone())
+fn parameters(reign: &Reign, locked: &Locked) -> Parameters {
+    let recorded = locked.recorded.as_ref().map(|recorded| &recorded.config.parameters);
+    recorded.unwrap_or(&reign.first_parameters).clone()
 }
 
-fn wanted(parameters: &Parameters, locked: &Locked) -> Wanted {
+fn wanted(parameters: &Parameters, shards: &ShardMap, locked: &Locked) -> Wanted {
     let size = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-    let first_storages = size(parameters.replication.max(parameters.config_team));
+    let is_new = locked.recorded.is_none();
     Wanted {
         logs: size(parameters.logs),
-        storages: if locked.recorded.is_some() { 0 } else { first_storages },
+        storages: if is_new { first_storages(parameters, shards) } else { 0 },
         commit_proxies: size(parameters.commit_proxies),
         resolvers: size(parameters.resolvers),
     }
@@ -292,6 +294,7 @@ fn recruits(
     nodes: &Registry,
     locked: &Locked,
     parameters: &Parameters,
+    first_shards: &ShardMap,
     placement: &Placement,
 ) -> Option<Recruits> {
     let logs: Vec<LogRecruit> = placement
@@ -311,7 +314,7 @@ fn recruits(
             let storages = placement.taken(ServiceKind::Storage).filter_map(|storage| {
                 Some(StorageMember { store: storage.store?, service: storage.service.clone() })
             });
-            first_teams(parameters, &ShardMap::initial(), &storages.collect::<Vec<_>>())
+            first_teams(parameters, first_shards, &storages.collect::<Vec<_>>())
         }
     };
     let was_there = |store: StoreId| {
