@@ -1,13 +1,14 @@
 # The commands of this project. `make test` and `make up` do their own set-up on Debian.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-test up down test test-compose sim soak check deny fix bench profile
+.PHONY: help setup setup-test up down test test-compose sim scale soak check deny fix bench profile
 
 help:
 	@echo 'make up      set up, build, start a three-node cluster in data/, print what to curl; make down stops it'
 	@echo 'make test    set up, build, run every test'
 	@echo 'make test-compose   run compose.yaml on the local Docker engine and test it; make test does not'
-	@echo 'make sim     simulate the cluster under faults: SEEDS=1000 of them from FIRST=1 on'
+	@echo 'make sim     simulate the cluster under faults: SEEDS=1000 of them from FIRST=1 on; goes on where it was ended'
+	@echo 'make scale   what clusters of many sizes cost, by simulation: the tables of docs/scale.md'
 	@echo 'make soak    kill, freeze and wipe at random for SECONDS=600, with a ledger of what was acknowledged; SEED=n'
 	@echo 'make check   formatting, lints, docs, dependency directions; changes no file'
 	@echo 'make deny    licences, sources and bans of dependencies, by cargo-deny, which it installs once'
@@ -39,10 +40,14 @@ test-compose: setup
 	RUST_LIB_BACKTRACE=0 cargo nextest run --workspace --run-ignored only --no-capture \
 	  --filterset 'package(plinth-test-compose)'
 
+# What was run is noted in RECORD, by default below target/debug/simulation, a file for each build.
 SEEDS ?= 1000
 FIRST ?= 1
 sim: setup
-	cargo xtask sim --seeds $(SEEDS) --first $(FIRST)
+	cargo xtask sim --seeds $(SEEDS) --first $(FIRST) $(if $(RECORD),--record $(RECORD))
+
+scale: setup
+	cargo xtask scale
 
 SECONDS ?= 600
 soak: setup-test

@@ -266,7 +266,8 @@ impl Transaction {
         } else {
             KeyRange::user_keys()
         };
-        let (range, reverse, number) = selector.search(&all);
+        let (range, reverse, mut number) = selector.search(&all);
+        number += usize::from(self.database.runtime.fault("client.selector_off_by_one"));
         let options = RangeOptions { limit: number, reverse, isolation, ..RangeOptions::default() };
         let found = self.get_range(&range, options).await?;
         let key = found.items.into_iter().nth(number.saturating_sub(1)).map(|item| item.key);

@@ -401,7 +401,8 @@ impl Driver {
             let _entered = span.as_ref().map(tracing::Span::enter);
             stream.apply(entry, &*self.store).map_err(|error| disk_failed(&error))?;
         }
-        let watching = self.watches.len() + self.early_watches.len() > 0;
+        let watching = self.watches.len() + self.early_watches.len() > 0
+            && !self.context.runtime().fault("storage.forget_watches");
         // What is older than the window is forgotten by `advance`.
         let changed = if watching {
             stream.newly_committed(accepted.end, accepted.known_committed)
@@ -628,7 +629,10 @@ impl Driver {
         let key = &request.key;
         let stream =
             reading::holder(&self.streams, key).ok_or_else(|| Refusal::WrongShard(key.clone()))?;
-        let version = stream.committed();
+        let version = match self.context.runtime().fault("storage.watch_uncommitted") {
+            false => stream.committed(),
+            true => stream.version(),
+        };
         if version < request.from {
             return Err(Refusal::Future { asked: request.from, at: version });
         }

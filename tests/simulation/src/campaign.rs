@@ -6,14 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use crate::marks;
+use serde::{Deserialize, Serialize};
+
 use crate::report::Report;
+use crate::{marks, nemesis};
 
 /// What a child's report stands behind.
 const MARK: &str = "simulated: ";
 
+/// Every so many seeds each kind of fault takes place in one of them at least.
+const KIND_SHARE: u64 = 100;
+/// In so many seeds even a rare kind must have shown itself.
+const ENOUGH_FOR_KINDS: u64 = 500;
+
 /// What came of a seed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It ran to its end, well or not.
     Ran(Report),
@@ -31,6 +38,15 @@ impl Outcome {
     #[must_use]
     pub fn is_well(&self) -> bool {
         matches!(self, Outcome::Ran(report) if report.violations.is_empty())
+    }
+
+    /// Which seed it is of.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        match self {
+            Outcome::Ran(report) => report.seed,
+            Outcome::Failed { seed, .. } => *seed,
+        }
     }
 }
 
@@ -52,6 +68,8 @@ pub struct Campaign {
     pub controls: Vec<String>,
     /// The kinds of what befalls the cluster, by their names; without any each seed chooses.
     pub faults: Vec<String>,
+    /// From this simulated millisecond on, one message overtakes another one in each seed, once.
+    pub overtaking_ms: Option<u64>,
     /// How many processes run at a time.
     pub jobs: usize,
 }
@@ -65,6 +83,7 @@ impl Campaign {
             executable: executable.to_owned(),
             controls: Vec::new(),
             faults: Vec::new(),
+            overtaking_ms: None,
             jobs,
         }
     }
@@ -76,6 +95,12 @@ impl Campaign {
         self
     }
 
+    /// The same with a message that overtakes another one after so many simulated milliseconds.
+    #[must_use]
+    pub fn overtaking(self, ms: u64) -> Campaign {
+        Campaign { overtaking_ms: Some(ms), ..self }
+    }
+
     /// The same with these kinds of what befalls the cluster alone.
     #[must_use]
     pub fn with_faults(mut self, faults: &[&str]) -> Campaign {
@@ -83,11 +108,14 @@ impl Campaign {
         self
     }
 
-    /// What a seed's process is told.
-    fn arguments(&self) -> Vec<String> {
+    /// What a seed's process is told beside the seed.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
         let controls = self.controls.iter().map(|control| ("--control", control));
         let faults = self.faults.iter().map(|fault| ("--fault", fault));
-        controls.chain(faults).flat_map(|(flag, of)| [flag.to_owned(), of.clone()]).collect()
+        let both = controls.chain(faults).flat_map(|(flag, of)| [flag.to_owned(), of.clone()]);
+        let overtaking = self.overtaking_ms.map(|ms| format!("--overtaking-ms={ms}"));
+        both.chain(overtaking).collect()
     }
 
     /// Runs one seed.
@@ -97,6 +125,8 @@ impl Campaign {
     pub fn run(&self, seed: u64) -> io::Result<Outcome> {
         let mut command = Command::new(&self.executable);
         command.arg("seed").arg(seed.to_string()).args(self.arguments());
+        // A process of a second or two need not give memory back while it runs.
+        command.env("MIMALLOC_PURGE_DELAY", "-1");
         let output = command.stdin(Stdio::null()).output()?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         let report = printed.lines().find_map(|line| line.strip_prefix(MARK));
@@ -258,6 +288,19 @@ impl Summary {
         self.broken.is_empty() && self.counted * 10 >= self.seeds * 9
     }
 
+    /// The kinds of fault that took place in fewer than one seed of a hundred. Of a small campaign
+    /// that says nothing, and none is answered.
+    #[must_use]
+    pub fn rare_kinds(&self) -> Vec<&'static str> {
+        let seeds = |kind: &str| self.kinds.get(kind).copied().unwrap_or(0);
+        let is_rare = |kind: &&str| seeds(kind) * KIND_SHARE < self.seeds;
+        if self.seeds < ENOUGH_FOR_KINDS {
+            Vec::new()
+        } else {
+            nemesis::kinds().filter(is_rare).collect()
+        }
+    }
+
     /// In words.
     #[must_use]
     pub fn text(&self) -> String {
@@ -277,17 +320,22 @@ impl Summary {
             .iter()
             .map(|(invariant, seeds)| format!("  {invariant}: {} seeds, {seeds:?}\n", seeds.len()))
             .collect();
+        let or_none = |names: Vec<&str>| match names.is_empty() {
+            true => "none".to_owned(),
+            false => names.join(", "),
+        };
         format!(
-            "{} seeds, {} of them count; {} commits, {} epochs, {} s simulated\nseeds by kind of fault: {}\nseeds by workload: {}\nseeds by rare path: {}\nnever taken: {}\n{}{}{}",
+            "{} seeds, {} of them count; {} commits, {} epochs, {} s simulated\nseeds by kind of fault: {}\nkinds in fewer than one seed of {KIND_SHARE}: {}\nseeds by workload: {}\nseeds by rare path: {}\nnever taken: {}\n{}{}{}",
             self.seeds,
             self.counted,
             self.commits,
             self.epochs,
             self.simulated_seconds(),
             list(&self.kinds),
+            or_none(self.rare_kinds()),
             list(&self.workloads),
             marks.join(", "),
-            if never.is_empty() { "none".to_owned() } else { never.join(", ") },
+            or_none(never),
             if broken.is_empty() { "nothing was broken\n" } else { "broken first:\n" },
             broken.concat(),
             if broken.is_empty() {

@@ -43,6 +43,17 @@ pub struct Read {
     pub ended: Moment,
 }
 
+/// What a watch told.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: Option<Bytes>,
+    /// The version that it was said to have it at.
+    pub version: Version,
+}
+
 /// A configuration that was told.
 #[derive(Clone, Debug)]
 pub struct Told {
@@ -60,6 +71,7 @@ pub(crate) struct Record {
     moment: Moment,
     pub(crate) writes: Vec<Write>,
     pub(crate) reads: Vec<Read>,
+    pub(crate) sights: Vec<Sight>,
     pub(crate) configs: Vec<Told>,
     /// The epochs that are known to have accepted commits, since when.
     pub(crate) accepted: BTreeMap<Epoch, Moment>,

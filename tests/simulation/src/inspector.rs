@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use plinth_api::coordinator::RECOVERIES;
 use plinth_api::director::LiveLayout;
-use plinth_api::storage::{READ, RangeRead, ReadRequest, SHARD_CONFIG, ShardConfigQuery};
-use plinth_api::{Client, Target};
+use plinth_api::storage::{KeyValue, READ, RangeRead, ReadRequest, SHARD_CONFIG, ShardConfigQuery};
+use plinth_api::{CallError, Client, Target};
 use plinth_service::Transport;
 use plinth_system_config::Service;
 use plinth_test_histories::{Anomaly, Marks, examine, look};
-use plinth_types::{Pid, Tag, Version};
+use plinth_types::{Epoch, KeyRange, Pid, ServiceRef, Tag, Version};
 use tokio::time::{Instant, sleep};
 
 use crate::invariants::{
@@ -60,6 +60,12 @@ async fn serves(scene: &Scene, workloads: &Workloads) -> Result<Marks, (&'static
         let served = eventually(async || serve(scene, gateway, number).await);
         if let Err(error) = served.await {
             return Err(("serves", format!("by {node}'s gateway: {error:#}")));
+        }
+    }
+    if workloads.watch() {
+        for (node, gateway) in &scene.gateways {
+            let fires = eventually(async || workloads::watch_fires(scene, gateway).await).await;
+            fires.map_err(|error| ("watches", format!("by {node}'s gateway: {error:#}")))?;
         }
     }
     for key in workloads.keys() {
@@ -119,15 +125,35 @@ async fn serve(scene: &Scene, gateway: &Gateway, number: usize) -> anyhow::Resul
     Ok(())
 }
 
-fn up(layout: &LiveLayout, tag: Tag) -> anyhow::Result<Vec<(String, &Pid)>> {
+/// The members of a team, all of which must run, except where their disk is damaged.
+fn up<'a>(
+    scene: &Scene,
+    layout: &'a LiveLayout,
+    tag: Tag,
+) -> anyhow::Result<Vec<(ServiceRef, &'a Pid)>> {
     let named = layout.recorded.config.layout.team(tag);
     let members = layout.config.layout.team(tag).iter().zip(named);
     members
-        .map(|(member, named)| match &member.service {
-            Service::Up(pid) => Ok((named.service.to_string(), pid)),
-            Service::Down(service) => anyhow::bail!("{service} is down"),
+        .filter_map(|(member, named)| match &member.service {
+            Service::Up(pid) => Some(Ok((named.service.clone(), pid))),
+            Service::Down(service) if scene.weather.is_damaged(&service.node) => None,
+            Service::Down(service) => Some(Err(anyhow::anyhow!("{service} is down"))),
         })
         .collect()
+}
+
+/// The answer of a storage; none where its disk is damaged, and it says so or does not answer. What it
+/// does answer must be right all the same.
+fn unless_damaged<T>(
+    scene: &Scene,
+    storage: &ServiceRef,
+    answer: Result<T, CallError>,
+) -> anyhow::Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(_) if scene.weather.is_damaged(&storage.node) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Every replica of every shard is read at one version, and compared. What differs is reported; an
@@ -138,26 +164,17 @@ async fn replicas(scene: &Scene, peers: &Client<Transport>) -> anyhow::Result<()
     let (version, _) = gateway.get("any/key").await?;
     let epoch = layout.config.layout.epoch;
     for tag in layout.recorded.shards.tags() {
-        let ranges: Vec<RangeRead> = layout
-            .recorded
-            .shards
-            .ranges_of(tag)
-            .map(|range| RangeRead { range, limit: u32::MAX, reverse: false })
-            .collect();
         let mut held = BTreeMap::new();
-        for (name, pid) in up(&layout, tag)? {
-            let request = ReadRequest {
-                epoch,
-                version,
-                newest: false,
-                keys: Vec::new(),
-                ranges: ranges.clone(),
-            };
-            let target = Target::from(pid);
-            let answer = peers.call(&target, &READ, &request, Some(epoch), ASK).await;
-            let answer = answer.with_context(|| format!("{name}, tag {tag} at {version}"))?;
-            let rows = answer.ranges.into_iter().flat_map(|range| range.items).collect();
-            held.insert(name, rows);
+        for (storage, pid) in up(scene, &layout, tag)? {
+            let mut rows = Some(Vec::new());
+            for range in layout.recorded.shards.ranges_of(tag) {
+                let answer = read(peers, pid, epoch, version, range).await;
+                let answer = unless_damaged(scene, &storage, answer);
+                let answer =
+                    answer.with_context(|| format!("{storage}, tag {tag} at {version}"))?;
+                rows = rows.zip(answer).map(|(rows, more)| [rows, more].concat());
+            }
+            held.extend(rows.map(|rows| (storage.to_string(), rows)));
         }
         scene
             .findings
@@ -166,15 +183,41 @@ async fn replicas(scene: &Scene, peers: &Client<Transport>) -> anyhow::Result<()
     Ok(())
 }
 
+/// All that a storage holds of a range at a version, in as many parts as it takes.
+async fn read(
+    peers: &Client<Transport>,
+    storage: &Pid,
+    epoch: Epoch,
+    version: Version,
+    mut range: KeyRange,
+) -> Result<Vec<KeyValue>, CallError> {
+    let mut rows = Vec::new();
+    loop {
+        let part = RangeRead { range: range.clone(), limit: u32::MAX, reverse: false };
+        let request =
+            ReadRequest { epoch, version, newest: false, keys: Vec::new(), ranges: vec![part] };
+        let target = Target::from(storage);
+        let answer = peers.call(&target, &READ, &request, Some(epoch), ASK).await?;
+        let answered = answer.ranges.into_iter().next();
+        let more = answered.as_ref().is_some_and(|range| range.more);
+        rows.extend(answered.into_iter().flat_map(|range| range.items));
+        match rows.last().filter(|_| more) {
+            Some(last) => range.from = last.key.successor(),
+            None => return Ok(rows),
+        }
+    }
+}
+
 /// What every storage of the system shard holds on disk is what is recorded.
 async fn stored(scene: &Scene, peers: &Client<Transport>) -> anyhow::Result<()> {
     let gateway = scene.any_gateway();
     let layout = gateway.ask(&LAYOUT).await?;
     let recorded = gateway.ask(&workloads::CONFIG).await?;
     let living: Vec<Pid> = layout.directory.iter().map(|placed| placed.pid.clone()).collect();
-    for (name, pid) in up(&layout, Tag::SYSTEM)? {
+    for (name, pid) in up(scene, &layout, Tag::SYSTEM)? {
         let query = ShardConfigQuery { version: Some(Version::ZERO), wait_ms: 0 };
-        let held = peers.call(&Target::from(pid), &SHARD_CONFIG, &query, None, ASK).await?;
+        let held = peers.call(&Target::from(pid), &SHARD_CONFIG, &query, None, ASK).await;
+        let Some(held) = unless_damaged(scene, &name, held)? else { continue };
         let config = held.config.with_context(|| format!("{name} holds none"))?;
         if let Some(mortal) = no_pid_is_stored::check(config.as_bytes(), &living) {
             scene.findings.report(no_pid_is_stored::NAME, format!("{name} holds {mortal}"));

@@ -1,7 +1,7 @@
 //! The rare paths that a campaign has to take. What it never takes, it has not tested.
 
 /// Every mark that is expected to be passed in some seed of a long campaign.
-pub const ALL: [&str; 39] = [
+pub const ALL: [&str; 41] = [
     "client.blind_write_again",
     "client.unknown_commit_found",
     "commit-proxy.answers.commit_unknown_result",
@@ -40,5 +40,7 @@ pub const ALL: [&str; 39] = [
     "director.superseded.recording_layout",
     "director.superseded.system_transaction",
     "gateway.outcome_given_again",
+    "log.answers.damaged",
+    "storage.answers.damaged",
     "storage.dropped_back",
 ];

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use plinth_runtime::Random;
 use plinth_simulation::{DROP_REPLY, MUTE, Simulation, When};
-use plinth_store::{Disk as _, DiskDelays};
+use plinth_store::{Disk as _, DiskDelays, SimulatedDisk};
 use plinth_types::{NodeId, ServiceKind, ServiceRef};
 use turmoil::Sim;
 
@@ -18,7 +18,7 @@ use crate::history::History;
 use crate::scene::Weather;
 
 /// Kinds of fault.
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 16] = [
     Kind::Kill,
     Kind::KillSeveral,
     Kind::PowerLoss,
@@ -33,7 +33,20 @@ const KINDS: [Kind; 14] = [
     Kind::SlowDisk,
     Kind::FullDisk,
     Kind::FailedSync,
+    Kind::CorruptBlock,
+    Kind::ClockStep,
 ];
+
+/// The names of all kinds of fault.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.into_iter().map(Kind::name)
+}
+
+/// The fault point of a disk without checksums: what is damaged is read as if it were whole.
+const UNNOTICED: &str = "disk.unnoticed_block";
+/// The most that a wall clock is wrong. Callers' ids are kept for a day by the gateways' wall clocks,
+/// so two of them may be a day apart; nothing else may rest on them.
+const WRONG_CLOCK: Duration = Duration::from_secs(11 * 60 * 60);
 /// The slowest that a slow network or disk gets.
 const SLOW: Duration = Duration::from_millis(300);
 
@@ -67,6 +80,10 @@ enum Kind {
     FullDisk,
     /// The next sync of a store fails.
     FailedSync,
+    /// A block of a store can't be read any more.
+    CorruptBlock,
+    /// A node's wall clock is set forward or back.
+    ClockStep,
 }
 
 impl Kind {
@@ -86,6 +103,8 @@ impl Kind {
             Kind::SlowDisk => "slow disk",
             Kind::FullDisk => "full disk",
             Kind::FailedSync => "failed sync",
+            Kind::CorruptBlock => "corrupt block",
+            Kind::ClockStep => "clock step",
         }
     }
 }
@@ -112,6 +131,8 @@ pub struct Nemesis {
     /// The mean time between two faults.
     pace: Duration,
     latency: Duration,
+    /// The node whose disk is damaged. It is one only, so that everything has a whole copy.
+    damaged: Option<NodeId>,
     next: Duration,
     undo: Vec<(Duration, Undo)>,
     /// How often each kind took place.
@@ -152,6 +173,7 @@ impl Nemesis {
             kinds,
             pace,
             latency,
+            damaged: None,
             next: now,
             undo: Vec::new(),
             counts: BTreeMap::new(),
@@ -281,7 +303,15 @@ impl Nemesis {
                 self.undo.push((until, Undo::Point(point, service.clone())));
                 Some(format!("{service} {what}, {for_a_while}"))
             }
-            Kind::SlowDisk | Kind::FullDisk | Kind::FailedSync => {
+            Kind::ClockStep => {
+                let most = [Duration::from_secs(2), Duration::from_secs(120), WRONG_CLOCK];
+                let most = u64::try_from(most[pick(&*self.random, 3)].as_millis()).ok()?;
+                let ahead = i64::try_from(self.random.next_u64() % (2 * most)).ok()?;
+                let ahead = ahead - i64::try_from(most).ok()?;
+                self.world.set_clock(node.as_str(), ahead);
+                Some(format!("{node}'s wall clock is set {ahead} ms ahead of the right time"))
+            }
+            Kind::SlowDisk | Kind::FullDisk | Kind::FailedSync | Kind::CorruptBlock => {
                 self.begin_on_disk(kind, cluster, node, until, &for_a_while)
             }
         }
@@ -360,16 +390,32 @@ impl Nemesis {
             }
             Kind::FailedSync => {
                 let disk = cluster.node(&node).ok()?.disk.clone();
-                let directory = Path::new(DATA).join(node.as_str());
-                let found = disk.list(&directory).unwrap_or_default();
-                let stores: Vec<PathBuf> =
-                    found.iter().map(|name| directory.join(name).join("store")).collect();
-                let store = self.one_of(&stores)?;
-                disk.fail_next_sync(store)
+                let store = self.any_store(&disk, &node)?;
+                disk.fail_next_sync(&store)
                     .then(|| format!("the next sync of {} at {node} fails", store.display()))
+            }
+            // With fewer copies of the configuration a majority of them might be damaged.
+            Kind::CorruptBlock if cluster.parameters().config_team >= 3 => {
+                let node = self.damaged.get_or_insert(node).clone();
+                let disk = cluster.node(&node).ok()?.disk.clone();
+                let store = self.any_store(&disk, &node)?;
+                let noticed = !self.world.runtime("nemesis").fault(UNNOTICED);
+                let (table, first, rows) = disk.corrupt_block(&store, &*self.random, noticed)?;
+                self.weather.damage(&node);
+                let (store, first) = (store.display(), first.escape_ascii());
+                Some(format!("{rows} rows of {table} in {store} from {first} on are damaged"))
             }
             _ => None,
         }
+    }
+
+    /// A store of a node, open or not.
+    fn any_store(&self, disk: &SimulatedDisk, node: &NodeId) -> Option<PathBuf> {
+        let directory = Path::new(DATA).join(node.as_str());
+        let found = disk.list(&directory).unwrap_or_default();
+        let stores: Vec<PathBuf> =
+            found.iter().map(|name| directory.join(name).join("store")).collect();
+        self.one_of(&stores).cloned()
     }
 
     fn end(&mut self, sim: &mut Sim<'_>, cluster: &mut Cluster, undo: Undo) {

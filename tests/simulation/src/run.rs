@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use plinth_api::Target;
 use plinth_runtime::Scope;
 use plinth_service::{Secrets, Sender, Transport};
 use plinth_simulation::{Options, Simulation, When};
+use plinth_system_config::Parameters;
 use plinth_test_histories::Journal;
 use plinth_types::{NodeId, ServiceRef};
 use tokio::sync::watch;
@@ -17,8 +19,10 @@ use crate::cluster::{Cluster, Shape};
 use crate::findings::Findings;
 use crate::history::History;
 use crate::inspector::inspect;
+use crate::knobs;
 use crate::log;
 use crate::nemesis::Nemesis;
+use crate::overtaking::overtake;
 use crate::report::{self, Report};
 use crate::scene::{Scene, Stage, Weather};
 use crate::user::User;
@@ -26,6 +30,9 @@ use crate::workloads::Workloads;
 
 /// How long a cluster may take to start, where nothing is broken.
 const START: Duration = Duration::from_secs(30);
+/// How many times longer than their shortest the users' pauses are: in some seeds much is under way at
+/// a time, in others each commit has batches of its own.
+const PACES: [u32; 3] = [1, 2, 4];
 /// How much longer things break where too little has happened yet.
 const OVERTIME: Duration = Duration::from_secs(30);
 /// The simulated time after which a history has failed to end.
@@ -42,6 +49,10 @@ pub struct Setup {
     pub controls: Vec<(String, When)>,
     /// The kinds of what befalls the cluster, by their names; without any the seed chooses.
     pub faults: Vec<String>,
+    /// Whether the seed turns knobs ([`knobs`]).
+    pub knobs: bool,
+    /// The moment from which on one message overtakes another one, once.
+    pub overtaking: Option<Duration>,
     /// How many of the last events are kept as text, to compare two runs.
     pub kept_events: usize,
 }
@@ -53,6 +64,8 @@ impl Default for Setup {
             chaos: Duration::from_secs(8)..=Duration::from_secs(16),
             controls: Vec::new(),
             faults: Vec::new(),
+            knobs: true,
+            overtaking: None,
             kept_events: 0,
         }
     }
@@ -80,7 +93,10 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
         world.faults().switch_on(point, *when);
     }
     let mut sim = world.sim();
-    let mut cluster = Cluster::new(&world, &setup.shape)?;
+    let mut shape = setup.shape.clone();
+    let turned =
+        if setup.knobs { knobs::turn(&*world.random("knobs"), &mut shape) } else { vec![] };
+    let mut cluster = Cluster::new(&world, &shape)?;
     cluster.power_on(&mut sim);
     let (stage, stages) = watch::channel(Stage::Starting);
     let stage = Arc::new(stage);
@@ -94,15 +110,18 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
         stage: Arc::clone(&stage),
         stages,
         gateways,
+        coordinators: cluster.coordinators(),
         secrets: cluster.secrets().clone(),
         history: history.clone(),
         journal: journal.clone(),
         workloads: workloads.clone(),
         findings: findings.clone(),
         weather: weather.clone(),
+        parameters: shape.parameters,
+        pace: PACES[usize::try_from(world.random("pace").next_u64() % PACES.len() as u64)?],
     };
     sim.client("users", users.act());
-    let seen = Seen { world, history, journal, findings, weather, stage };
+    let seen = Seen { world, history, journal, findings, weather, stage, turned };
     let nemesis = drive(&mut sim, &mut cluster, &seen, setup, latency);
     let simulated = sim.elapsed();
     let report = seen.report(seed, setup, &workloads, nemesis, simulated)?;
@@ -117,6 +136,8 @@ struct Seen {
     findings: Findings,
     weather: Weather,
     stage: Arc<watch::Sender<Stage>>,
+    /// The knobs that were turned.
+    turned: Vec<String>,
 }
 
 /// Lets the history happen: things break, are healed, and all is looked at. Ends with the first
@@ -128,9 +149,10 @@ fn drive(
     setup: &Setup,
     latency: Duration,
 ) -> Option<Nemesis> {
-    let Seen { world, history, journal, findings, weather, stage } = seen;
+    let Seen { world, history, journal, findings, weather, stage, .. } = seen;
     let mut nemesis: Option<Nemesis> = None;
     let mut heal_at = Duration::MAX;
+    let mut overtaking = setup.overtaking;
     loop {
         match sim.step() {
             Ok(true) => break,
@@ -144,6 +166,7 @@ fn drive(
             break;
         }
         let now = sim.elapsed();
+        overtaking.take_if(|from| now >= *from && overtake(sim));
         let at = *stage.borrow();
         match (at, &mut nemesis) {
             (Stage::Working, None) => {
@@ -175,8 +198,9 @@ impl Seen {
         nemesis: Option<Nemesis>,
         simulated: Duration,
     ) -> anyhow::Result<Report> {
-        let (faults, account) =
+        let (faults, done) =
             nemesis.map_or_else(Default::default, |nemesis| (nemesis.counts, nemesis.account));
+        let knobs = self.turned.iter().map(|knob| format!("          knob {knob}"));
         let (reads, epochs) = {
             let record = self.history.record();
             (record.reads.len() as u64, record.directors.len() as u64)
@@ -195,7 +219,7 @@ impl Seen {
             fired: setup.controls.iter().map(|(point, _)| points.fired(point)).sum(),
             marks: points.marks(),
             violations: self.findings.all(),
-            account,
+            account: knobs.chain(done).collect(),
         })
     }
 }
@@ -233,12 +257,15 @@ struct Users {
     stage: Arc<watch::Sender<Stage>>,
     stages: watch::Receiver<Stage>,
     gateways: Vec<(NodeId, String)>,
+    coordinators: Vec<Target>,
     secrets: Secrets,
     history: History,
     journal: Journal,
     workloads: Workloads,
     findings: Findings,
     weather: Weather,
+    parameters: Parameters,
+    pace: u32,
 }
 
 impl Users {
@@ -254,13 +281,17 @@ impl Users {
         let gateway = |(node, address): &(NodeId, String)| (node.clone(), user.gateway(address));
         let scene = Scene {
             gateways: self.gateways.iter().map(gateway).collect(),
+            coordinators: self.coordinators.clone(),
+            runtime: self.world.runtime("users"),
             peers: self.peers(scope.clone())?,
             random: self.world.random("what users do"),
             stage: self.stages,
             history: self.history,
             journal: self.journal,
             findings: self.findings,
+            pace: self.pace,
             weather: self.weather,
+            parameters: self.parameters,
         };
         for (_, gateway) in &scene.gateways {
             if let Err(error) = gateway.ready(START).await {

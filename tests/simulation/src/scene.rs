@@ -1,11 +1,13 @@
 //! What every user is given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use plinth_runtime::Random;
+use plinth_api::Target;
+use plinth_runtime::{Random, Runtime};
 use plinth_service::Transport;
+use plinth_system_config::Parameters;
 use plinth_test_histories::Journal;
 use plinth_types::NodeId;
 use tokio::sync::watch;
@@ -28,14 +30,25 @@ pub enum Stage {
     Done,
 }
 
-/// When each node's gateway was last disturbed.
+/// When each node's gateway was last disturbed, and whose disk is damaged for good.
 #[derive(Clone, Default)]
-pub struct Weather(Arc<Mutex<BTreeMap<NodeId, Duration>>>);
+pub struct Weather(Arc<Mutex<BTreeMap<NodeId, Duration>>>, Arc<Mutex<BTreeSet<NodeId>>>);
 
 impl Weather {
     /// A node's gateway can't be blamed for what happens about now.
     pub fn disturb(&self, node: &NodeId, at: Duration) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(node.clone(), at);
+    }
+
+    /// What a node has on its disk is damaged, and nothing mends it.
+    pub fn damage(&self, node: &NodeId) {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).insert(node.clone());
+    }
+
+    /// Whether a node's disk is damaged.
+    #[must_use]
+    pub fn is_damaged(&self, node: &NodeId) -> bool {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).contains(node)
     }
 
     /// Whether a node's gateway was disturbed at `since` or later.
@@ -51,6 +64,10 @@ impl Weather {
 pub struct Scene {
     /// The gateways, by node.
     pub gateways: Vec<(NodeId, Gateway)>,
+    /// The coordinators.
+    pub coordinators: Vec<Target>,
+    /// The world as users see it.
+    pub runtime: Runtime,
     /// Asks services as a service does.
     pub peers: Transport,
     /// Decides what they do.
@@ -63,8 +80,12 @@ pub struct Scene {
     pub journal: Journal,
     /// Where they complain.
     pub findings: Findings,
+    /// How many times longer than their shortest their pauses are.
+    pub pace: u32,
     /// What they may not complain about.
     pub weather: Weather,
+    /// What the cluster began with, and nobody changes.
+    pub parameters: Parameters,
 }
 
 impl Scene {
@@ -94,8 +115,9 @@ impl Scene {
         let _ = stages.wait_for(|now| *now >= stage).await;
     }
 
-    /// Pauses for up to `most`.
+    /// Pauses for up to `most`, times the seed's pace.
     pub async fn pause(&self, most: Duration) {
+        let most = most.saturating_mul(self.pace);
         let ms = usize::try_from(most.as_millis()).unwrap_or(usize::MAX);
         sleep(Duration::from_millis(self.below(ms) as u64)).await;
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use plinth_api::gateway::{ClusterStatus, KeyAnswer, Written};
+use plinth_api::gateway::{ClusterStatus, KeyAnswer, WatchEvent, Written};
 use plinth_api::{Client, Endpoint, Nothing, Outcome, Problem, Target, TimeLimit, TransportError};
 use plinth_runtime::{Runtime, Scope};
 use plinth_service::{Sender, Transport};
@@ -83,6 +83,32 @@ impl Gateway {
             }
             _ => Err(problem.into()),
         }
+    }
+
+    /// Waits until a key has another value than was seen, for so long; less than 6 s.
+    ///
+    /// # Errors
+    /// Why there is no answer. It says nothing of the key.
+    pub async fn watch(
+        &self,
+        key: &str,
+        seen: Option<&Bytes>,
+        wait: Duration,
+    ) -> anyhow::Result<WatchEvent> {
+        let seen = match seen {
+            Some(value) => {
+                let text = std::str::from_utf8(value)?;
+                let encoded: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
+                format!("value={encoded}")
+            }
+            None => "absent=true".to_owned(),
+        };
+        let path = format!("/v1/keys/{key}/watch?wait={}ms&{seen}", wait.as_millis());
+        let answer = self.request(Method::GET, &path, Bytes::new()).await?;
+        if answer.status().is_success() {
+            return Ok(serde_json::from_slice(answer.body())?);
+        }
+        Err(serde_json::from_slice::<Problem>(answer.body())?.into())
     }
 
     /// Writes a key.

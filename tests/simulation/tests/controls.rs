@@ -113,6 +113,13 @@ controls! {
         "director.recover_to_known_committed" among "kill" within 8 by LOST;
     a_director_that_skips_the_system_transaction:
         "director.skip_system_transaction" within 4 by ["stored_config_is_recorded"];
+    a_disk_that_does_not_notice_damage:
+        "disk.unnoticed_block" among "corrupt block", "power loss" within 24
+        by ["replicas_are_identical", "replay", "registers", "found by a service"];
+    a_storage_that_does_not_wake_watches: "storage.forget_watches" within 16 by ["watches"];
+    a_storage_that_tells_watches_what_is_not_committed:
+        "storage.watch_uncommitted" within 16 by ["watches"];
+    a_client_whose_selectors_miss_by_one: "client.selector_off_by_one" within 16 by ["selectors"];
     a_coordinator_that_takes_silence_for_none:
         "coordinator.unknown_is_none" among "blackout" within 24
         by ["epochs_have_one_director", "config_never_goes_back", "acknowledged"];

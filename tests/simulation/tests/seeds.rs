@@ -38,3 +38,16 @@ fn a_seed_with_all_its_faults_is_one_history() {
     }
     assert_ne!(run(101).hash, run(102).hash);
 }
+
+#[test]
+fn a_message_that_overtakes_another_makes_another_history() {
+    let hash = |campaign: Campaign| match campaign.run(104).expect("a process") {
+        Outcome::Ran(report) => report.hash,
+        failed @ Outcome::Failed { .. } => panic!("{}", campaign.account(&failed)),
+    };
+    let as_it_was = hash(campaign());
+    for ms in [1_000, 6_000] {
+        assert_ne!(hash(campaign().overtaking(ms)), as_it_was, "from {ms} ms on");
+    }
+    assert_eq!(hash(campaign().overtaking(1_000_000)), as_it_was, "it never happens");
+}

@@ -5,12 +5,13 @@
 //! - `cargo xtask openapi` writes each service's OpenAPI document into `openapi/`;
 //!   `cargo xtask openapi --check` only compares.
 //! - `cargo xtask tidy` checks the house rules that no compiler checks.
-//! - `cargo xtask sim [--seeds N] [--first N]` simulates the whole cluster under faults.
+//! - `cargo xtask sim [--seeds N] [--first N] [--record FILE]` simulates the whole cluster under faults.
+//! - `cargo xtask scale` prints what clusters of many sizes cost, by simulation.
 
 mod tidy;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
@@ -23,10 +24,12 @@ fn main() -> ExitCode {
         "openapi" if std::env::args().any(|argument| argument == "--check") => openapi(true),
         "openapi" => openapi(false),
         "tidy" => tidy::tidy(),
-        "sim" => simulate(),
+        "sim" => campaign(),
+        "scale" => simulate(|simulate| _ = simulate.arg("scale")),
         _ => {
             eprintln!(
-                "usage: cargo xtask deps | openapi [--check] | tidy | sim [--seeds N] [--first N]"
+                "usage: cargo xtask deps | openapi [--check] | tidy | scale | sim [--seeds N] \
+                 [--first N] [--record FILE]"
             );
             return ExitCode::from(2);
         }
@@ -102,14 +105,29 @@ fn dependencies() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a campaign of the simulation, whose executable takes the rest of the command line.
-fn simulate() -> anyhow::Result<()> {
-    let status = Command::new("cargo")
-        .args(["run", "--quiet", "--package", "plinth-test-simulation", "--bin", "simulate"])
-        .args(["--", "campaign"])
-        .args(std::env::args().skip(2))
-        .status()?;
-    anyhow::ensure!(status.success(), "the campaign ends with {status}");
+/// Runs a campaign of the simulation, whose executable takes the rest of the command line. It notes
+/// what it has run below `target`, unless told where, and goes on there.
+fn campaign() -> anyhow::Result<()> {
+    simulate(|simulate| {
+        simulate.arg("campaign").args(std::env::args().skip(2));
+        if !std::env::args().any(|argument| argument == "--record") {
+            let records = Path::new(simulate.get_program()).with_file_name("simulation");
+            simulate.arg("--record").arg(records);
+        }
+    })
+}
+
+/// Builds the executable of the simulation and runs it with these arguments.
+fn simulate(with: impl FnOnce(&mut Command)) -> anyhow::Result<()> {
+    // Of the whole workspace, as `make test` builds it: one package would choose other features.
+    let build = ["build", "--quiet", "--workspace", "--bin", "simulate"];
+    let status = Command::new("cargo").args(build).status()?;
+    anyhow::ensure!(status.success(), "the build ends with {status}");
+    let target = MetadataCommand::new().no_deps().exec()?.target_directory.into_std_path_buf();
+    let mut simulate = Command::new(target.join("debug").join("simulate"));
+    with(&mut simulate);
+    let status = simulate.status()?;
+    anyhow::ensure!(status.success(), "it ends with {status}");
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Runs simulated histories of the whole cluster: one seed, or a campaign of many.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -7,8 +9,16 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use plinth_simulation::When;
 use plinth_test_simulation::campaign::{self, Campaign, Outcome, Summary};
-use plinth_test_simulation::{Setup, run};
+use plinth_test_simulation::record::{self, Heading, Record};
+use plinth_test_simulation::scale::{self, Size};
+use plinth_test_simulation::{Setup, log_if_asked, run};
 
+/// A simulation allocates more than it does anything else, and this one does that faster.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// This executable as it was started, even if another build has taken its place since.
+const SELF: &str = "/proc/self/exe";
 /// The real time that a seed may take. Generous: on a machine of its own it is seconds.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -32,10 +42,24 @@ enum Command {
         /// A kind of what befalls the cluster, such as `power loss`; the only one, and others named so.
         #[arg(long)]
         fault: Vec<String>,
+        /// From this simulated millisecond on, one message overtakes another one, once.
+        #[arg(long)]
+        overtaking_ms: Option<u64>,
         /// Print this many of the last events, to compare two runs.
         #[arg(long, default_value_t = 0)]
         events: usize,
     },
+    /// What a cluster of a size costs, as a line of JSON.
+    Cost {
+        /// The size.
+        #[command(flatten)]
+        size: Size,
+        /// The seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// What clusters of many sizes cost, as tables in Markdown.
+    Scale,
     /// Many seeds, each in a process of its own.
     Campaign {
         /// How many.
@@ -53,19 +77,31 @@ enum Command {
         /// How many processes at a time; as many as there are processors unless said.
         #[arg(long)]
         jobs: Option<usize>,
+        /// Where to note which seeds were run, and what came of them: a file with an ending, or a
+        /// directory, in which each build has a file. Seeds that are noted there by an earlier
+        /// campaign of the same build and the same faults are not run again.
+        #[arg(long)]
+        record: Option<PathBuf>,
     },
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Seed { seed, control, fault, events } => one(seed, &control, fault, events),
-        Command::Campaign { seeds, first, control, fault, jobs } => {
-            std::env::current_exe().map_err(anyhow::Error::from).and_then(|executable| {
-                let mut campaign =
-                    Campaign { controls: control, faults: fault, ..Campaign::new(&executable) };
-                campaign.jobs = jobs.unwrap_or(campaign.jobs);
-                many(seeds, first, &campaign)
-            })
+        Command::Seed { seed, control, fault, overtaking_ms, events } => {
+            let overtaking = overtaking_ms.map(Duration::from_millis);
+            let setup =
+                Setup { faults: fault, overtaking, kept_events: events, ..Setup::default() };
+            one(seed, &control, setup)
+        }
+        Command::Cost { size, seed } => cost(seed, &size),
+        Command::Scale => {
+            scale::print_tables(Path::new(SELF), &mut std::io::stdout()).map(|()| true)
+        }
+        Command::Campaign { seeds, first, control, fault, jobs, record } => {
+            let mut campaign =
+                Campaign { controls: control, faults: fault, ..Campaign::new(Path::new(SELF)) };
+            campaign.jobs = jobs.unwrap_or(campaign.jobs);
+            many(seeds, first, &campaign, record.as_deref())
         }
     };
     match result {
@@ -91,16 +127,11 @@ fn watch_over() {
     });
 }
 
-fn one(
-    seed: u64,
-    controls: &[String],
-    faults: Vec<String>,
-    kept_events: usize,
-) -> anyhow::Result<bool> {
+fn one(seed: u64, controls: &[String], mut setup: Setup) -> anyhow::Result<bool> {
     watch_over();
-    let controls = controls.iter().map(|text| parse(text)).collect::<anyhow::Result<_>>()?;
-    let (report, world) = run(seed, &Setup { controls, faults, kept_events, ..Setup::default() })?;
-    if kept_events > 0 {
+    setup.controls = controls.iter().map(|text| parse(text)).collect::<anyhow::Result<_>>()?;
+    let (report, world) = run(seed, &setup)?;
+    if setup.kept_events > 0 {
         print!("{}", world.trace().dump());
     }
     campaign::print(&report)?;
@@ -122,27 +153,98 @@ fn parse(control: &str) -> anyhow::Result<(String, When)> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "how fast it is in real time is what is told")]
-fn many(seeds: u64, first: u64, runner: &Campaign) -> anyhow::Result<bool> {
-    let began = Instant::now();
-    let mut summary = Summary::default();
-    runner.run_all(first..first.saturating_add(seeds), |outcome: Outcome| {
-        summary.add(&outcome);
-        if !outcome.is_well() {
-            println!("{}", runner.account(&outcome));
+fn cost(seed: u64, size: &Size) -> anyhow::Result<bool> {
+    log_if_asked();
+    println!("{}", serde_json::to_string(&scale::measure(seed, size)?)?);
+    Ok(true)
+}
+
+/// Runs the seeds that the record does not hold yet, and sums up all of them.
+fn many(
+    seeds: u64,
+    first: u64,
+    campaign: &Campaign,
+    record: Option<&Path>,
+) -> anyhow::Result<bool> {
+    let mut wanted: BTreeSet<u64> = (first..first.saturating_add(seeds)).collect();
+    let mut progress = Progress::new(campaign);
+    let mut open = None;
+    if let Some(path) = record {
+        let build = record::build(&campaign.executable).context(SELF)?;
+        let heading = Heading { build, arguments: campaign.arguments() };
+        let path = heading.place(path);
+        let (record, done) = Record::open(&path, &heading)?;
+        open = Some(record);
+        for outcome in done {
+            if wanted.remove(&outcome.seed()) {
+                progress.add(&outcome);
+            }
         }
-        if summary.seeds.is_multiple_of(50) {
-            let took = began.elapsed().as_secs_f64();
-            println!("{} seeds, {:.2} s a seed", summary.seeds, took / summary.seeds as f64);
-        }
-        true
+        println!("{} seeds are noted in {} already", progress.summary.seeds, path.display());
+    }
+    let mut failure = None;
+    campaign.run_all(wanted.into_iter(), |outcome| {
+        let noted = open.as_mut().map_or(Ok(()), |record| record.note(&outcome));
+        failure = noted.err();
+        progress.run(&outcome);
+        failure.is_none()
     })?;
-    let took = began.elapsed().as_secs_f64();
-    println!(
-        "{}{:.2} s a seed, {:.0} simulated seconds a second",
-        summary.text(),
-        took / summary.seeds.max(1) as f64,
-        summary.simulated_seconds() as f64 / took
-    );
-    Ok(summary.is_well())
+    failure.map_or(Ok(progress.end()), Err)
+}
+
+/// How far a campaign has come, told as it goes on.
+struct Progress<'a> {
+    campaign: &'a Campaign,
+    summary: Summary,
+    began: Instant,
+    ran: u64,
+    simulated_before: u64,
+}
+
+#[expect(clippy::disallowed_methods, reason = "how fast it is in real time is what is told")]
+impl Progress<'_> {
+    fn new(campaign: &Campaign) -> Progress<'_> {
+        let (began, summary) = (Instant::now(), Summary::default());
+        Progress { campaign, summary, began, ran: 0, simulated_before: 0 }
+    }
+
+    /// A seed that was run before.
+    fn add(&mut self, outcome: &Outcome) {
+        self.summary.add(outcome);
+        self.simulated_before = self.summary.simulated_seconds();
+        if !outcome.is_well() {
+            println!("{}", self.campaign.account(outcome));
+        }
+    }
+
+    /// A seed that was run now.
+    fn run(&mut self, outcome: &Outcome) {
+        self.summary.add(outcome);
+        self.ran += 1;
+        if !outcome.is_well() {
+            println!("{}", self.campaign.account(outcome));
+        }
+        if self.ran.is_multiple_of(50) {
+            println!("{} seeds, {}", self.summary.seeds, self.speed());
+        }
+    }
+
+    fn speed(&self) -> String {
+        let took = self.began.elapsed().as_secs_f64();
+        let simulated = self.summary.simulated_seconds() - self.simulated_before;
+        format!(
+            "{:.2} s a seed, {:.2} seeds and {:.0} simulated seconds a second",
+            took / self.ran.max(1) as f64,
+            self.ran as f64 / took,
+            simulated as f64 / took
+        )
+    }
+
+    /// Sums up. Answers whether all is well: with kinds of fault of its own choice, a campaign in
+    /// which one of them is rare is not.
+    fn end(&self) -> bool {
+        println!("{}{}", self.summary.text(), self.speed());
+        let chose = !self.campaign.faults.is_empty();
+        self.summary.is_well() && (chose || self.summary.rare_kinds().is_empty())
+    }
 }

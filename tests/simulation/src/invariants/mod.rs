@@ -12,6 +12,7 @@ pub mod registers_are_linearizable;
 pub mod replicas_are_identical;
 pub mod stored_config_is_recorded;
 pub mod versions_follow_real_time;
+pub mod watches_tell_what_is;
 
 use crate::findings::Findings;
 use crate::history::History;
@@ -27,6 +28,10 @@ pub fn check_history(history: &History, findings: &Findings) {
     findings.report_all(
         registers_are_linearizable::NAME,
         registers_are_linearizable::check(writes, reads),
+    );
+    findings.report_all(
+        watches_tell_what_is::NAME,
+        watches_tell_what_is::check(writes, &record.sights),
     );
     let accepted = record.is_wiped.then_some(&record.accepted);
     findings.report_all(

@@ -4,10 +4,12 @@
 mod config;
 mod counters;
 mod registers;
+mod selectors;
 mod sideband;
 mod status;
 mod stores;
 mod transactions;
+mod watches;
 
 use futures::future::{BoxFuture, FutureExt as _};
 use plinth_runtime::Random;
@@ -18,6 +20,7 @@ use crate::scene::Scene;
 pub(crate) use config::CONFIG;
 pub(crate) use stores::LAYOUT;
 pub(crate) use transactions::user;
+pub(crate) use watches::fires as watch_fires;
 
 /// How many workloads of single keys a seed has, and how many of transactions.
 const SINGLE: usize = 2;
@@ -27,12 +30,16 @@ const TRANSACTIONS: usize = 3;
 const LISTS: &str = "lists";
 /// The workloads of single keys.
 const SINGLES: [&str; 3] = ["registers", "counters", "sideband"];
+/// What reads in other ways. A seed has one of them or none.
+const OTHERS: [&str; 2] = [WATCHES, "selectors"];
+const WATCHES: &str = "watches";
 
 /// What the users of a seed do.
 #[derive(Clone, Debug)]
 pub struct Workloads {
     singles: Vec<&'static str>,
     transactions: Vec<&'static str>,
+    other: Option<&'static str>,
 }
 
 impl Workloads {
@@ -47,12 +54,14 @@ impl Workloads {
             names.retain(|name| *name != LISTS);
         }
         transactions.extend(some(random, names, TRANSACTIONS - transactions.len()));
-        Workloads { singles: some(random, SINGLES.to_vec(), SINGLE), transactions }
+        let other = usize::try_from(random.next_u64() % 3).unwrap_or(0);
+        let singles = some(random, SINGLES.to_vec(), SINGLE);
+        Workloads { singles, transactions, other: OTHERS.get(other).copied() }
     }
 
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.singles.iter().chain(&self.transactions).copied()
+        self.singles.iter().chain(&self.transactions).chain(&self.other).copied()
     }
 
     /// Everything that users do. Each task ends by itself once they no longer work.
@@ -71,6 +80,14 @@ impl Workloads {
         if self.singles.contains(&"sideband") {
             tasks.push(("sideband", sideband::run(scene.clone()).boxed()));
         }
+        match self.other {
+            Some(WATCHES) => tasks.push((WATCHES, watches::run(scene.clone()).boxed())),
+            Some(name) => {
+                let users = (0..selectors::USERS).map(|_| selectors::run(scene.clone()));
+                tasks.extend(users.map(|task| (name, task.boxed())));
+            }
+            None => {}
+        }
         let user = user(scene);
         for name in &self.transactions {
             if let Some(workload) = histories::by_name(name) {
@@ -85,6 +102,12 @@ impl Workloads {
         tasks
     }
 
+    /// Whether anybody watches keys.
+    #[must_use]
+    pub(crate) fn watch(&self) -> bool {
+        self.other == Some(WATCHES)
+    }
+
     /// The single keys that users write.
     #[must_use]
     pub(crate) fn keys(&self) -> Vec<String> {
@@ -93,7 +116,8 @@ impl Workloads {
             "counters" => (0..counters::USERS).map(counters::key).collect(),
             _ => vec![sideband::KEY.to_owned()],
         };
-        self.singles.iter().flat_map(of).collect()
+        let watched = self.watch().then(|| watches::KEY.to_owned());
+        self.singles.iter().flat_map(of).chain(watched).collect()
     }
 }
 

@@ -34,7 +34,7 @@ impl World for Gateways {
     }
 
     fn pause(&self) -> Duration {
-        PAUSE
+        PAUSE.saturating_mul(self.0.pace)
     }
 
     fn post(
