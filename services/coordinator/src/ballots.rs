@@ -165,7 +165,9 @@ async fn enter(
     records.enter(part).await.map_err(|error| node.disk_failure(&error))?;
     node.activate(records).await.map_err(|error| broken(node, error))?;
     if let Some(bootstrap) = bootstrap {
-        node.decide(bootstrap, None);
+        // What it could not use itself, whoever has proposed.
+        let rejected = node.bootstrap.borrow().rejected.clone();
+        node.decide(Bootstrap { rejected, ..bootstrap }, None);
     }
     Ok(())
 }

@@ -152,7 +152,12 @@ pub fn batch(rows: &[Row]) -> Result<Batch, RecordError> {
 /// # Errors
 /// The store can't be read, or the configuration is of a release that this one can't read.
 pub fn read_config(store: &dyn Store) -> Result<Result<Option<Recorded>, String>, ReadError> {
-    let Some(bytes) = store.get(META, CONFIG)? else { return Ok(Ok(None)) };
+    let bytes = match store.get(META, CONFIG) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(Ok(None)),
+        Err(error @ StoreError::Corrupt { .. }) => return Ok(Err(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
     match decode_stored(&bytes) {
         Ok(recorded) => Ok(Ok(Some(recorded))),
         Err(error) if error.is_damage() => Ok(Err(error.to_string())),

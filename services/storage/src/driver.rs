@@ -136,13 +136,17 @@ impl Driver {
         store: Arc<dyn Store>,
         sender: mpsc::Sender<Command>,
         tags: BTreeMap<Tag, Position>,
-        kept: Option<Recorded>,
+        kept: Result<Option<Recorded>, String>,
     ) -> Driver {
+        let damage = kept.as_ref().err().cloned();
+        let kept = kept.unwrap_or_default();
+        let meters = Meters::new(context.metrics());
+        meters.show_damage(damage.is_some());
         let kept_epoch = kept.as_ref().map_or(Epoch::ZERO, |kept| kept.stamp().epoch);
         let seen = tags.values().map(|position| position.epoch).fold(kept_epoch, Epoch::max);
         Driver {
             service: context.service().to_string(),
-            meters: Meters::new(context.metrics()),
+            meters,
             context,
             limits,
             id,
@@ -152,7 +156,7 @@ impl Driver {
             seen,
             keeping: kept.clone(),
             kept,
-            damage: None,
+            damage,
             streams: tags
                 .into_iter()
                 .map(|(tag, durable)| (tag, Stream::restore(tag, durable)))
@@ -169,12 +173,6 @@ impl Driver {
             early_watches: Waiting::default(),
             configs: Waiting::default(),
         }
-    }
-
-    /// The configuration on disk can't be read.
-    pub(crate) fn with_damaged_configuration(self, damage: Option<String>) -> Driver {
-        self.meters.show_damage(damage.is_some());
-        Driver { damage, ..self }
     }
 
     /// Works until the disk fails, or an invariant is found broken.
@@ -225,11 +223,7 @@ impl Driver {
             Command::ShardConfig(query, reply) => self.shard_config(query, reply),
             Command::Keep(request, reply) => self.keep(*request, reply),
             Command::Kept(reply) => {
-                let kept = match &self.damage {
-                    Some(damage) => Err(Refusal::DamagedConfig(damage.clone()).into()),
-                    None => Ok(Kept { recorded: self.kept.clone() }),
-                };
-                let _ = reply.send(kept);
+                let _ = reply.send(records::kept(self.kept.as_ref(), self.damage.as_deref()));
             }
             Command::Status(reply) => {
                 let _ = reply.send(Ok(self.status()));
@@ -506,10 +500,8 @@ impl Driver {
                 if self.kept.as_ref().is_none_or(|kept| kept.stamp() <= recorded.stamp()) {
                     self.kept = Some(*recorded);
                 }
-                if self.damage.take().is_some() {
-                    tracing::info!("the configuration that can't be read is replaced");
-                    self.meters.show_damage(false);
-                }
+                self.damage = None;
+                self.meters.show_damage(false);
                 let _ = reply.send(Ok(Nothing {}));
             }
             Written::Kept(_, reply, Err(error)) => {

@@ -44,24 +44,19 @@ pub(crate) async fn run(
         Ok(found) => found,
         Err(error) => return Exit::failure(format!("can't use {path}: {}", explain(&error))),
     };
-    let (kept, damage) = match kept {
-        Ok(kept) => (kept, None),
-        Err(damage) => {
-            tracing::error!(
-                damage,
-                "the kept configuration can't be read; the next one takes its place"
-            );
-            (None, Some(damage))
-        }
-    };
+    if let Err(damage) = &kept {
+        tracing::error!(
+            damage,
+            "the kept configuration can't be read; the next one takes its place"
+        );
+    }
     let id = directory.manifest().store;
     // Whoever has a new storage made waits for its store's name, and uses the storage at once.
     known_store.send_replace(Some(id));
     context.set_check(CHECK, Ok(()));
     context.set_state("standby");
     tracing::info!(store = %id, ?tags, "open");
-    let driver = Driver::new(context, config.limits, id, store, sender, tags, kept);
-    driver.with_damaged_configuration(damage).run(commands).await
+    Driver::new(context, config.limits, id, store, sender, tags, kept).run(commands).await
 }
 
 fn explain(error: &ReadError) -> String {

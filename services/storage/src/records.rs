@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use plinth_api::log::Kept;
 use plinth_api::storage::KeyValue;
+use plinth_service::Failure;
 use plinth_store::record::{self, RecordError};
 use plinth_store::{Direction, Rows, Store, StoreError, Table};
 use plinth_system_config::{DecodeError, Recorded, decode_stored, keys};
 use plinth_types::{Epoch, Key, KeyRange, Tag, Value, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::refusal::Refusal;
 use crate::window::Base;
 
 /// Keys of the system shard.
@@ -115,11 +118,27 @@ pub fn read_tags(store: &dyn Store) -> Result<BTreeMap<Tag, Position>, ReadError
 /// # Errors
 /// The store can't be read, or the configuration is of a release that this one can't read.
 pub fn read_config(store: &dyn Store) -> Result<Result<Option<Recorded>, String>, ReadError> {
-    let Some(bytes) = store.get(META, CONFIG)? else { return Ok(Ok(None)) };
+    let bytes = match store.get(META, CONFIG) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(Ok(None)),
+        Err(error @ StoreError::Corrupt { .. }) => return Ok(Err(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
     match decode_stored(&bytes) {
         Ok(recorded) => Ok(Ok(Some(recorded))),
         Err(error) if error.is_damage() => Ok(Err(error.to_string())),
         Err(error) => Err(ReadError::Config(error)),
+    }
+}
+
+/// What is answered to the question for the kept configuration.
+///
+/// # Errors
+/// What is wrong with the one on disk.
+pub fn kept(kept: Option<&Recorded>, damage: Option<&str>) -> Result<Kept, Failure> {
+    match damage {
+        Some(damage) => Err(Refusal::DamagedConfig(damage.to_owned()).into()),
+        None => Ok(Kept { recorded: kept.cloned() }),
     }
 }
 

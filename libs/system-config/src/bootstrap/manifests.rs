@@ -70,41 +70,9 @@ pub(super) fn rebuild(
         }
     }
     let epoch = logs.iter().chain(&storages).map(|(_, held)| held.epoch).fold(newest, Epoch::max);
-    let team = |tag: Tag| StorageTeam {
-        tag,
-        members: storages
-            .iter()
-            .filter(|(_, held)| held.tags.contains(&tag))
-            .map(|(manifest, _)| StorageMember {
-                store: manifest.store,
-                service: manifest.service.clone(),
-            })
-            .collect(),
-    };
-    let here = |kind| ServiceRef::new(ServiceName::new(kind, 1), inputs.me.node.clone());
-    let layout = Layout {
-        // What the logs have taken up. The versions are told by the logs themselves when they are
-        // locked, and the group's floor keeps new ones apart.
-        epoch: newest,
-        recovery_version: Version::ZERO,
-        first_version: Version(VERSION_GAP),
-        director: here(ServiceKind::Director),
-        sequencer: here(ServiceKind::Sequencer),
-        commit_proxies: vec![here(ServiceKind::CommitProxy)],
-        resolvers: vec![ResolverEntry {
-            service: here(ServiceKind::Resolver),
-            range: KeyRange::all(),
-        }],
-        logs: logs
-            .iter()
-            .map(|(manifest, held)| LogEntry {
-                store: manifest.store,
-                service: manifest.service.clone(),
-                tags: held.tags.iter().copied().filter(|tag| tags.contains(tag)).collect(),
-            })
-            .collect(),
-        storage_teams: tags.iter().copied().map(team).collect(),
-    };
+    // Whoever decides, it is the same.
+    let node = coordinators.first().map_or(&inputs.me.node, |first| &first.node);
+    let layout = layout(node, newest, &logs, &storages, &tags);
     let config = SystemConfig {
         cluster_id: inputs.cluster_id,
         // Of no group: the founding gives its own to the next configuration.
@@ -126,6 +94,51 @@ pub(super) fn rebuild(
     let recorded = Recorded::new(config, shards);
     recorded.validate().map_err(|invalid| invalid.to_string())?;
     Ok((recorded, doubts))
+}
+
+/// The layout of an epoch whose logs these are. What keeps nothing is named on `node`, and recruited anew.
+fn layout(
+    node: &NodeId,
+    epoch: Epoch,
+    logs: &[Worker<'_>],
+    storages: &[Worker<'_>],
+    tags: &BTreeSet<Tag>,
+) -> Layout<ServiceRef> {
+    let team = |tag: Tag| StorageTeam {
+        tag,
+        members: storages
+            .iter()
+            .filter(|(_, held)| held.tags.contains(&tag))
+            .map(|(manifest, _)| StorageMember {
+                store: manifest.store,
+                service: manifest.service.clone(),
+            })
+            .collect(),
+    };
+    let here = |kind| ServiceRef::new(ServiceName::new(kind, 1), node.clone());
+    Layout {
+        // What the logs have taken up. The versions are told by the logs themselves when they are
+        // locked, and the group's floor keeps new ones apart.
+        epoch,
+        recovery_version: Version::ZERO,
+        first_version: Version(VERSION_GAP),
+        director: here(ServiceKind::Director),
+        sequencer: here(ServiceKind::Sequencer),
+        commit_proxies: vec![here(ServiceKind::CommitProxy)],
+        resolvers: vec![ResolverEntry {
+            service: here(ServiceKind::Resolver),
+            range: KeyRange::all(),
+        }],
+        logs: logs
+            .iter()
+            .map(|(manifest, held)| LogEntry {
+                store: manifest.store,
+                service: manifest.service.clone(),
+                tags: held.tags.iter().copied().filter(|tag| tags.contains(tag)).collect(),
+            })
+            .collect(),
+        storage_teams: tags.iter().copied().map(team).collect(),
+    }
 }
 
 /// The shards as the storage with the newest rows has them. A cluster that never had others than the

@@ -87,12 +87,8 @@ fn stored_by(inputs: &Inputs, kind: ServiceKind) -> Vec<Stamp> {
 /// What must hold, in the words of the design.
 fn check(inputs: &Inputs, decision: &Decision) {
     let states: Vec<_> = std::iter::once(&inputs.own).chain(inputs.peers.values()).collect();
-    let stored = || {
-        inputs.workers.values().filter_map(|worker| match &worker.kept {
-            Known::Has(Kept::Readable(recorded)) => Some(recorded.stamp()),
-            _ => None,
-        })
-    };
+    let kinds = [ServiceKind::Storage, ServiceKind::Log];
+    let stored = || kinds.into_iter().flat_map(|kind| stored_by(inputs, kind));
     let reports = || {
         states.iter().filter_map(|state| match state {
             Known::Has(RaftState::Running(report)) => Some(report),
@@ -109,6 +105,14 @@ fn check(inputs: &Inputs, decision: &Decision) {
         assert!(reports().all(|report| report.epoch < epoch));
         assert!(newest.is_none_or(|newest| newest.epoch < epoch));
     };
+    let starts_above = |stamp: Stamp, floor: Epoch, renounced: usize| {
+        never_goes_back(stamp);
+        above_everything(floor);
+        assert_eq!(renounced, reports().count());
+        let leading = reports().map(|report| report.epoch).max();
+        let alive = reports().filter(|report| Some(report.epoch) == leading).count();
+        assert!(alive < 2, "a living group is never replaced");
+    };
     match decision {
         Decision::ColdStart { .. } => {
             assert_eq!(newest, None);
@@ -119,16 +123,11 @@ fn check(inputs: &Inputs, decision: &Decision) {
             );
         }
         Decision::RebuildFromManifests { recorded, renounce, floor, .. } => {
-            never_goes_back(recorded.stamp());
-            above_everything(floor.epoch);
+            starts_above(recorded.stamp(), floor.epoch, renounce.len());
             assert!(every_node_heard && !mute && corrupt);
             let logs = stored_by(inputs, ServiceKind::Log);
             assert_eq!(logs, [recorded.stamp(); 3], "every log, and each the same");
             assert!(stored_by(inputs, ServiceKind::Storage).len() < 2, "no majority of storages");
-            assert_eq!(renounce.len(), reports().count());
-            let leading = reports().map(|report| report.epoch).max();
-            let alive = reports().filter(|report| Some(report.epoch) == leading).count();
-            assert!(alive < 2, "a living group is never replaced");
         }
         Decision::GoOnFounding { group_id, .. } => {
             assert_eq!(newest, None);
@@ -148,23 +147,16 @@ fn check(inputs: &Inputs, decision: &Decision) {
             assert!(group.all(|recorded| recorded.stamp() < higher.stamp()));
         }
         Decision::Refound { recorded, renounce, floor, .. } => {
-            never_goes_back(recorded.stamp());
-            above_everything(floor.epoch);
+            starts_above(recorded.stamp(), floor.epoch, renounce.len());
             let stored = stored_by(inputs, ServiceKind::Storage);
             assert!(stored.len() >= 2, "a majority of the config team");
-            assert_eq!(renounce.len(), reports().count());
-            let leading = reports().map(|report| report.epoch).max();
-            let alive = reports().filter(|report| Some(report.epoch) == leading).count();
-            assert!(alive < 2, "a living group is never replaced");
         }
         Decision::Rejoin { group_id, .. } => {
             assert!(!is_mine(inputs, *group_id));
             let members = states.iter().filter(|state| is_member(state, *group_id)).count();
             assert!(members >= 2, "a majority is alive");
         }
-        Decision::Wait { missing } => {
-            assert!(!missing.is_empty());
-        }
+        Decision::Wait { missing } => assert!(!missing.is_empty()),
         Decision::Unready { .. } => {}
     }
 }
