@@ -36,6 +36,7 @@ mod desk;
 mod fatal;
 mod http;
 mod live;
+mod meters;
 mod phases;
 mod plan;
 mod progress;

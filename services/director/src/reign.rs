@@ -24,6 +24,7 @@ use crate::config::{
 use crate::coordinators::Coordinators;
 use crate::fatal::{Fatal, may_pass};
 use crate::live::Live;
+use crate::meters::{Meters, Step};
 use crate::progress::Progress;
 use crate::registry::Registry;
 
@@ -50,6 +51,7 @@ pub(crate) struct Reign {
     /// What a new cluster begins with.
     pub(crate) first_parameters: Arc<Parameters>,
     pub(crate) first_shards: Arc<ShardMap>,
+    pub(crate) meters: Arc<Meters>,
     registry: watch::Receiver<Arc<Registry>>,
     /// The first failure of anything that runs beside the phases.
     failure: watch::Sender<Option<Fatal>>,
@@ -74,6 +76,7 @@ impl Reign {
         drop(context.scope().spawn("registry", follow));
         let accepted = Arc::new(accepted);
         let failure = watch::Sender::new(None);
+        let meters = Arc::new(Meters::new(context.metrics()));
         Reign {
             context,
             epoch,
@@ -81,6 +84,7 @@ impl Reign {
             coordinators,
             progress,
             live,
+            meters,
             first_parameters,
             first_shards: Arc::new(ShardMap::initial()),
             registry,
@@ -150,12 +154,36 @@ impl Reign {
                 result = work => result,
             }
         };
+        let began = Instant::now();
         let result = work.instrument(span.clone()).await;
         self.progress.leave(self.elapsed());
+        self.tell_end(phase, began.elapsed(), result.as_ref().err());
         result.map_err(|fatal| {
             record_error(&span, &fatal);
             Fatal { reason: format!("{phase}: {}", fatal.reason), ..fatal }
         })
+    }
+
+    /// Logs and counts that a phase is over, and what came of the system transaction.
+    fn tell_end(&self, phase: RecoveryPhase, took: Duration, fatal: Option<&Fatal>) {
+        let (epoch, took_ms) = (self.epoch.0, took.as_millis());
+        self.meters.phase(phase, took, fatal.is_none());
+        match fatal {
+            None => tracing::info!(epoch, %phase, took_ms, "recovery phase is over"),
+            Some(fatal) => {
+                tracing::warn!(epoch, %phase, took_ms, reason = fatal.reason, "recovery phase has failed");
+            }
+        }
+        if phase == RecoveryPhase::SystemTransaction {
+            let step = if fatal.is_none() { Step::Succeeded } else { Step::Failed };
+            self.meters.system_transaction(step);
+            match fatal {
+                None => tracing::info!(epoch, "system transaction succeeded"),
+                Some(fatal) => {
+                    tracing::error!(epoch, reason = fatal.reason, "system transaction failed");
+                }
+            }
+        }
     }
 
     /// A rare path is taken.

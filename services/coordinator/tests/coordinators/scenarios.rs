@@ -137,6 +137,37 @@ async fn a_director_that_dies_is_followed_by_the_one_that_stands_by() {
     .await;
 }
 
+/// None at first, then growing, only while epochs fail; a ready one ends it. Each is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appointments_are_immediate_at_first_and_back_off_only_while_epochs_fail() {
+    within_limit(async {
+        let (world, first, _told, _) = ready_world().await;
+        let mut last = first;
+        for epoch in 2..=4 {
+            let (next, _) = with_director(&world, epoch as usize % 3 + 1).await;
+            world.remove(&last.service.clone());
+            last.kill().await;
+            let status = world.until(1, "followed", |status| is_appointed(status, &next)).await;
+            assert_eq!(status.epoch, Epoch(epoch));
+            last = next;
+        }
+        // The first one was ready, so 2 followed at once, and so did 3 the first that failed.
+        let delayed = "plinth_coordinator_delayed_appointments_total";
+        assert_eq!(world.sum_of(delayed).await, 1);
+        make_ready(&world, 1, Epoch(4), last.pid().incarnation).await;
+        world.until(1, "ready", |status| status.ready).await;
+        let (next, _) = with_director(&world, 3).await;
+        world.remove(&last.service.clone());
+        last.kill().await;
+        world.until(1, "followed", |status| is_appointed(status, &next)).await;
+        assert_eq!(world.sum_of(delayed).await, 1);
+        assert_eq!(world.sum_of("plinth_coordinator_backoff_milliseconds").await, 0);
+        assert_eq!(world.sum_of("plinth_coordinator_appointments_total").await, 5);
+        assert_eq!(world.sum_of("plinth_coordinator_epochs_ended_total").await, 4);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_farewell_names_the_cause_and_whom_to_avoid() {
     within_limit(async {

@@ -22,6 +22,7 @@ use plinth_types::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep};
 
 use crate::played::{Life, Played};
@@ -168,6 +169,24 @@ impl World {
     ) -> Result<Resp, CallError> {
         let target = Target::address(&self.file.coordinators[on - 1].address);
         self.client.context.peers().call(&target, endpoint, request, None, CALL).await
+    }
+
+    /// What a metric amounts to, over all its labels and all coordinators that run.
+    pub(crate) async fn sum_of(&self, name: &str) -> u64 {
+        let mut sum = 0;
+        for (on, _) in (1..).zip(&self.running).filter(|(_, life)| life.is_some()) {
+            let address = &self.file.coordinators[on - 1].address;
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let request =
+                format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            let series = answer.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+            sum +=
+                series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum::<u64>();
+        }
+        sum
     }
 
     pub(crate) async fn holding(&self, on: usize) -> Holding {

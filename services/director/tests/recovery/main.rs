@@ -89,6 +89,30 @@ impl Director {
     }
 }
 
+/// What the series of a metric with these labels has come to.
+fn count(metrics: &str, name: &str, labels: &[&str]) -> Option<u64> {
+    let mut series = metrics.lines().filter(|line| line.starts_with(&format!("plinth_{name}{{")));
+    let series = series.find(|line| labels.iter().all(|label| line.contains(label)))?;
+    series.rsplit_once(' ')?.1.parse().ok()
+}
+
+/// How many system transactions have come to this step.
+fn system_transactions(metrics: &str, step: &str) -> Option<u64> {
+    count(metrics, "director_system_transactions_total", &[&format!("step=\"{step}\"")])
+}
+
+fn everything_is_counted(metrics: &str) {
+    for phase in RecoveryPhase::ALL {
+        let labels = [format!("phase=\"{phase}\""), "result=\"ok\"".to_owned()];
+        let labels = labels.each_ref().map(String::as_str);
+        let ended = count(metrics, "director_phase_seconds_count", &labels);
+        assert_eq!(ended, Some(1), "{phase} in {metrics}");
+    }
+    for (step, times) in [("submitted", Some(1)), ("succeeded", Some(1)), ("failed", None)] {
+        assert_eq!(system_transactions(metrics, step), times, "{step} in {metrics}");
+    }
+}
+
 /// A cluster that has been through its first recovery, with its director gone.
 async fn one_epoch() -> Neighbours {
     let neighbours = Neighbours::new().await;
@@ -172,6 +196,8 @@ async fn from_nothing_to_fully_recovered() {
     let status = tokio::time::timeout(LIMIT, waiting).await.unwrap();
     let phases: Vec<&str> = status.phases.iter().map(|phase| phase.name.as_str()).collect();
     assert_eq!(phases, RecoveryPhase::ALL.map(RecoveryPhase::as_str));
+
+    everything_is_counted(&director.context.metrics().render());
 
     // A component that dies ends the epoch, and the coordinators hear why.
     neighbours.kill(&service("log-1@node-2"));

@@ -29,6 +29,7 @@ use self::proof::Proof;
 use super::reading_layout::Read;
 use crate::config::{ASSIGN_LIMIT, RETRY, SHARD_CONFIG_WAIT};
 use crate::fatal::{Fatal, Words};
+use crate::meters::Step;
 use crate::plan::Plan;
 use crate::registry::Whereabouts;
 use crate::reign::Reign;
@@ -167,6 +168,8 @@ async fn commit(
     };
     let proxy = plan.recruits.commit_proxies.first();
     let proxy = proxy.ok_or_else(|| Fatal::new("the epoch has no commit proxy"))?;
+    reign.meters.system_transaction(Step::Submitted);
+    tracing::info!(epoch = reign.epoch.0, proxy = %proxy.service, "system transaction submitted");
     let committed = reign
         .tell_once(proxy, "committing the system transaction", COMMIT, &request, limit)
         .await?;
