@@ -1,12 +1,11 @@
 //! `plinth up` and what can be asked of it.
 
+mod starting;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use plinth_api::coordinator::{ProcessRow, Processes};
@@ -19,9 +18,9 @@ use reqwest::blocking::{Client, RequestBuilder, Response};
 use rustix::process::Signal;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 
-use crate::{PATIENCE, eventually, executable, processes_of, signal};
+pub use self::starting::Starting;
+use crate::{eventually, executable, processes_of, signal};
 
 /// Items asked of a range at a time.
 const RANGE_PIECE: u32 = 1_000;
@@ -49,13 +48,13 @@ pub struct Cluster {
     pub ready: Ready,
 }
 
-/// `plinth up` in this directory, not yet started.
+/// `plinth up` of so many nodes in this directory, not yet started.
 ///
 /// # Errors
 /// When the executable is missing.
-pub fn up(directory: &Path) -> anyhow::Result<Command> {
+pub fn up(directory: &Path, nodes: u32) -> anyhow::Result<Command> {
     let mut command = Command::new(executable()?);
-    command.args(["up", "--nodes", "3", "--json", "--data-dir"]).arg(directory);
+    command.args(["up", "--nodes", &nodes.to_string(), "--json", "--data-dir"]).arg(directory);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
 }
@@ -93,7 +92,7 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_at(directory: &Path, port: u16, flags: &[&str]) -> anyhow::Result<Cluster> {
-        let mut command = up(directory)?;
+        let mut command = up(directory, 3)?;
         command.args(["--gateway-port", &port.to_string()]).args(flags);
         Cluster::run(command, directory)
     }
@@ -102,40 +101,8 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Cluster::start`].
-    pub fn run(mut command: Command, directory: &Path) -> anyhow::Result<Cluster> {
-        let mut up = command.spawn()?;
-        let (lines, ready) = mpsc::channel();
-        let stdout = up.stdout.take().context("no standard output")?;
-        let stderr = up.stderr.take().context("no standard error")?;
-        for (is_answer, stream) in
-            [(true, Box::new(stdout) as Box<dyn Read + Send>), (false, Box::new(stderr))]
-        {
-            let lines = lines.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    let _ = lines.send((is_answer, line));
-                }
-            });
-        }
-        drop(lines);
-        let mut said = Vec::new();
-        let deadline = Instant::now() + PATIENCE;
-        let http = Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
-        loop {
-            match ready.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok((true, line)) => {
-                    let ready = serde_json::from_str(&line)
-                        .with_context(|| format!("not the line of a ready cluster: {line}"))?;
-                    return Ok(Cluster { directory: directory.to_owned(), up, http, ready });
-                }
-                Ok((false, line)) => said.push(line),
-                Err(error) => {
-                    let _ = signal(up.id(), Signal::TERM);
-                    let _ = up.wait();
-                    bail!("not ready ({error}); it said:\n{}", said.join("\n"));
-                }
-            }
-        }
+    pub fn run(command: Command, directory: &Path) -> anyhow::Result<Cluster> {
+        Starting::run(command, directory)?.ready()
     }
 
     /// Its directory.
@@ -399,13 +366,7 @@ impl Cluster {
     /// # Errors
     /// When the processes can't be listed, or one of them lives on.
     pub fn kill_all(mut self) -> anyhow::Result<()> {
-        self.up.kill()?;
-        for pid in processes_of(&self.directory)? {
-            // One that has just ended by itself is gone as well.
-            let _ = signal(pid, Signal::KILL);
-        }
-        self.up.wait()?;
-        gone(&self.directory)
+        kill_everything(&mut self.up, &self.directory)
     }
 
     /// `kill -9` of `plinth up` alone.
@@ -428,6 +389,16 @@ impl Cluster {
         ensure!(status.success(), "it ended with {status}");
         Ok(())
     }
+}
+
+fn kill_everything(up: &mut Child, directory: &Path) -> anyhow::Result<()> {
+    up.kill()?;
+    for pid in processes_of(directory)? {
+        // One that has just ended by itself is gone as well.
+        let _ = signal(pid, Signal::KILL);
+    }
+    up.wait()?;
+    gone(directory)
 }
 
 /// Waits until no process of a cluster's directory lives.

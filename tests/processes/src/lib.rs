@@ -2,8 +2,11 @@
 //! again at will, with a receiver for its traces and a look at its system calls.
 
 pub mod cluster;
+pub mod golden;
+pub mod machines;
 pub mod otlp;
 pub mod soak;
+pub mod stores;
 pub mod strace;
 
 use std::path::{Path, PathBuf};

@@ -92,7 +92,7 @@ fn every_coordinators_directory_lost_is_founded_again_from_storage() -> Outcome 
 fn a_second_cluster_on_the_same_directory_is_refused() -> Outcome {
     let directory = tempfile::tempdir()?;
     let cluster = Cluster::start(directory.path())?;
-    let second = up(directory.path())?.output()?;
+    let second = up(directory.path(), 3)?.output()?;
     ensure!(second.status.code() == Some(2), "{second:?}");
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     ensure!(said.contains(&directory.path().display().to_string()), "{said}");

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bootstrap;
 mod clients;
 mod configuration;
 mod durability;
@@ -11,6 +12,7 @@ mod failures;
 mod histories;
 mod interactive;
 mod lifecycle;
+mod recover;
 mod requests;
 mod soak;
 mod traces;

@@ -93,7 +93,7 @@ fn a_port_named_by_a_flag_must_be_free_and_a_default_one_is_passed_over() -> Out
     refused(&["dev", "--gateway-port", &port, "--data-dir", text(&fresh)?], &[&port, "taken"])?;
     // Where somebody else has the default ports they are taken all the same.
     let defaults = [4000, 4001, 16_686].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
-    let cluster = Cluster::run(up(&fresh)?, &fresh)?;
+    let cluster = Cluster::run(up(&fresh, 3)?, &fresh)?;
     let ports: Vec<u16> = cluster
         .ready
         .gateways
@@ -259,7 +259,7 @@ fn a_cluster_that_does_not_become_ready_says_what_is_missing() -> Outcome {
     let ports = ports.collect::<anyhow::Result<Vec<u16>>>()?;
     let held: Vec<_> =
         ports.iter().map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port))).collect();
-    let mut command = up(directory.path())?;
+    let mut command = up(directory.path(), 3)?;
     command.args(["--ready-timeout", "5", "--gateway-port", &free_port()?.to_string()]);
     let output = command.output()?;
     ensure!(output.status.code() == Some(1), "{output:?}");
