@@ -31,19 +31,17 @@ pub fn rounds() -> anyhow::Result<u32> {
     rounds.with_context(|| format!("PLINTH_TEST_ROUNDS={} is no number of rounds", text.display()))
 }
 
-/// The executable under test, which lies beside the tests' own.
+/// The executable under test, which lies beside this process' own, or above it where that is a test.
 ///
 /// # Errors
 /// It is not there.
 pub fn executable() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let path = own
-        .parent()
-        .and_then(Path::parent)
-        .context("the test runs outside of a target directory")?
-        .join("plinth");
-    ensure!(path.is_file(), "{} is missing: build the workspace first", path.display());
-    Ok(path)
+    let above = own.ancestors().skip(1).take(2).map(|directory| directory.join("plinth"));
+    let mut found = above.filter(|path| path.is_file());
+    found.next().with_context(|| {
+        format!("there is no plinth beside {}: build the workspace first", own.display())
+    })
 }
 
 /// The Python that has what the tests need, as `tools/setup test` installs it.

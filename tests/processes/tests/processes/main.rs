@@ -9,6 +9,7 @@ mod durability;
 mod endings;
 mod examples;
 mod failures;
+mod golden;
 mod histories;
 mod interactive;
 mod lifecycle;
