@@ -49,6 +49,8 @@ struct Played(Arc<Mutex<Story>>);
 
 struct Story {
     log: Log,
+    /// The step that is never answered.
+    silent: Option<&'static str>,
     newest: Version,
     committed: Version,
     entries: Vec<Entry>,
@@ -60,6 +62,13 @@ struct Story {
 impl Played {
     fn story<T>(&self, tell: impl FnOnce(&mut Story) -> T) -> T {
         tell(&mut self.0.lock().unwrap())
+    }
+
+    /// Never returns from the step that is not answered.
+    async fn step(&self, step: &'static str) {
+        if self.story(|story| story.silent) == Some(step) {
+            std::future::pending().await
+        }
     }
 
     async fn log(&self) -> Result<(), Failure> {
@@ -77,6 +86,7 @@ async fn version(
     Json(request): Json<CommitVersionRequest>,
 ) -> Answer<CommitVersion> {
     assert_eq!(request.epoch, EPOCH);
+    played.step("version").await;
     Ok(Json(played.story(|story| {
         let prev = story.newest;
         story.newest = if prev == RV { FIRST } else { prev.plus(10) };
@@ -89,6 +99,7 @@ async fn committed(
     State(played): State<Played>,
     Json(request): Json<CommittedRequest>,
 ) -> Answer<CommittedVersion> {
+    played.step("report").await;
     Ok(Json(played.story(|story| {
         story.events.push("reported");
         story.committed = story.committed.max(request.version);
@@ -106,7 +117,11 @@ async fn read_version(
 }
 
 #[utoipa::path(post, path = "/v1/resolutions", responses((status = 200)))]
-async fn resolve(Json(request): Json<Resolution>) -> Answer<Verdicts> {
+async fn resolve(
+    State(played): State<Played>,
+    Json(request): Json<Resolution>,
+) -> Answer<Verdicts> {
+    played.step("resolve").await;
     // Whoever read "hot" conflicts.
     let verdict = |reads: &[KeyRange]| match reads.iter().any(|range| range.contains(b"hot")) {
         true => Verdict::Conflict,
@@ -118,6 +133,7 @@ async fn resolve(Json(request): Json<Resolution>) -> Answer<Verdicts> {
 
 #[utoipa::path(post, path = "/v1/entries", responses((status = 200)))]
 async fn push(State(played): State<Played>, Json(entry): Json<Entry>) -> Answer<PushAnswer> {
+    played.step("push").await;
     played.log().await?;
     let durable = entry.version;
     played.story(|story| {
@@ -165,6 +181,7 @@ async fn play(scope: &Scope, service: &str) -> (Played, plinth_types::Pid) {
     let pid = host.context().pid().clone();
     let played = Played(Arc::new(Mutex::new(Story {
         log: Log::Serves,
+        silent: None,
         newest: RV,
         committed: RV,
         entries: vec![],
@@ -292,6 +309,29 @@ async fn a_closed_proxy_takes_the_system_transaction_alone() {
     assert_eq!(world.ask(&READ_VERSION, &READ).await, Err(ErrorCode::NotReady));
     let system = CommitRequest { system: true, ..set("k") };
     assert_eq!(world.ask(&COMMIT, &system).await.unwrap().version, FIRST);
+}
+
+/// Failure 20: whoever does not answer, the proxy ends and names it, and whoever has submitted the
+/// transaction is not told that it was committed.
+#[tokio::test]
+async fn the_system_transaction_fails_at_each_of_its_steps() {
+    for (step, second, code, named) in [
+        ("version", false, ErrorCode::PeerUnavailable, "sequencer-1@node-1"),
+        ("resolve", false, ErrorCode::PeerUnavailable, "resolver-1@node-1"),
+        ("push", false, ErrorCode::CommitUnknownResult, "log-1@node-1"),
+        ("push", true, ErrorCode::CommitUnknownResult, "log-1@node-2"),
+        ("report", false, ErrorCode::CommitUnknownResult, "sequencer-1@node-1"),
+    ] {
+        let world = World::new().await;
+        let peer = if second { &world.second_log } else { &world.all };
+        peer.story(|story| story.silent = Some(step));
+        let system = CommitRequest { system: true, ..set("k") };
+        let answer = world.ask(&COMMIT, &system).await;
+        assert_eq!(answer, Err(code), "{step} of {named}");
+        let exit = world.ended().await;
+        assert_ne!(exit.status, 0);
+        assert!(exit.reason.contains(named), "{step} of {named}: {}", exit.reason);
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 //! - `cargo xtask sim [--seeds N] [--first N] [--record FILE]` simulates the whole cluster under faults.
 //! - `cargo xtask scale` prints what clusters of many sizes cost, by simulation.
 
+mod failures;
 mod tidy;
 
 use std::collections::BTreeMap;

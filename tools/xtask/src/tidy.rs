@@ -86,7 +86,8 @@ fn faults(text: &str, is_test: bool) -> Vec<Fault> {
     faults
 }
 
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+/// The files of code below a directory, in the order of their names.
+pub(crate) fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let entries = std::fs::read_dir(directory).with_context(|| directory.display().to_string())?;
     for entry in entries {
         let path = entry?.path();
@@ -135,6 +136,7 @@ pub(crate) fn tidy() -> anyhow::Result<()> {
                 .map(|Fault { line, what }| format!("{shown}:{line}: {what}")),
         );
     }
+    wrong.extend(crate::failures::check(&root)?);
     anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     println!(
         "{} files; the longest has {longest_file} lines of {LONGEST_FILE}, the longest function \

@@ -6,6 +6,7 @@ mod world;
 
 use std::time::Duration;
 
+use plinth_api::ErrorCode;
 use plinth_api::Target;
 use plinth_api::director::{APPOINT, Appointment, LAYOUT, LayoutQuery, LiveLayout, STATUS};
 use plinth_director::{Config, serve};
@@ -314,6 +315,26 @@ async fn a_director_that_can_not_record_its_layout_does_not_go_on() {
     assert!(exit.reason.starts_with("recording_layout: the layout was refused"), "{}", exit.reason);
     let proxy = neighbours.world().only(ServiceKind::CommitProxy);
     assert_eq!(neighbours.position(&format!("{proxy} POST /v1/commits")), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_system_transaction_that_is_refused_ends_the_director() {
+    for code in [ErrorCode::CommitUnknownResult, ErrorCode::NotReady, ErrorCode::Conflict] {
+        let neighbours = one_epoch().await;
+        neighbours.world().refuse_commit = Some(code);
+        let director = Director::appointed(&neighbours, &[]).await;
+        let context = director.context.clone();
+        let exit = director.exit().await;
+        let metrics = context.metrics().render();
+        for (step, times) in [("submitted", Some(1)), ("succeeded", None), ("failed", Some(1))] {
+            assert_eq!(system_transactions(&metrics, step), times, "{step} in {metrics}");
+        }
+        assert_eq!(exit.status, 1);
+        assert!(exit.reason.starts_with("system_transaction: "), "{}", exit.reason);
+        assert!(exit.reason.contains("committing the system transaction"), "{}", exit.reason);
+        let proxy = neighbours.world().only(ServiceKind::CommitProxy);
+        assert_eq!(neighbours.position(&format!("{proxy} PUT /v1/opening")), None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -67,6 +67,8 @@ pub(crate) struct World {
     pub(crate) ready: Option<Recorded>,
     appointed: Option<Appointed>,
     pub(crate) refuse_record: bool,
+    /// What the commit proxy answers to the system transaction, where it is not taken.
+    pub(crate) refuse_commit: Option<ErrorCode>,
     /// How often each of these is still answered `not_ready`, as in the journal.
     pub(crate) not_ready: BTreeMap<String, usize>,
     /// What the storages return instead of what was committed.
@@ -336,7 +338,10 @@ impl World {
                 self.take_up(who, read::<commit_proxy::Assignment>(body).epoch)
             }
             (ServiceKind::CommitProxy, "PUT", "/v1/opening") => nothing(),
-            (ServiceKind::CommitProxy, "POST", "/v1/commits") => self.commit(&read(body)),
+            (ServiceKind::CommitProxy, "POST", "/v1/commits") => match self.refuse_commit {
+                Some(code) => problem(code, "log-1@node-2 did not answer"),
+                None => self.commit(&read(body)),
+            },
             (ServiceKind::CommitProxy, "GET", "/v1/status") => Ok(json(&commit_proxy::Status {
                 epoch: self.epochs[who],
                 open: false,

@@ -5,13 +5,43 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, ensure};
 use plinth_api::coordinator::Recoveries;
-use plinth_api::director::LiveLayout;
+use plinth_api::director::{LiveLayout, Placed};
 use plinth_api::{ErrorCode, Problem};
 use plinth_test_processes::cluster::{Cluster, free_port, is_of_kind, reference};
 use plinth_test_processes::{eventually, executable, signal};
+use plinth_types::ServiceRef;
 use rustix::process::Signal;
 
 use crate::Outcome;
+
+/// What an epoch can't do without.
+const MONITORED: [&str; 5] = ["sequencer", "commit-proxy", "resolver", "log", "director"];
+
+/// A process of a kind that serves the epoch, not one that an earlier epoch has left standing by.
+fn serving(cluster: &Cluster, kind: &str) -> anyhow::Result<Placed> {
+    let layout: LiveLayout = cluster.get_json("/v1/layout")?;
+    let mut serving = layout.directory.into_iter();
+    let found = serving.find(|placed| placed.service.kind().as_str() == kind);
+    found.with_context(|| format!("no {kind} serves"))
+}
+
+/// The same of an epoch whose layout is recorded, if not yet ready.
+fn serving_of(cluster: &Cluster, kind: &str, epoch: u64) -> anyhow::Result<Placed> {
+    eventually("the epoch's layout", || {
+        let layout: LiveLayout = cluster.get_json("/v1/layout")?;
+        ensure!(layout.recorded.config.epoch.0 == epoch, "{:?}", layout.recorded.stamp());
+        serving(cluster, kind)
+    })
+}
+
+/// Whether a recovery names who has caused it.
+fn caused_by(cluster: &Cluster, who: &ServiceRef) -> Outcome {
+    let recoveries: Recoveries = cluster.get_json("/v1/recoveries")?;
+    let names = |cause: &str| cause.contains(&who.to_string());
+    let is_named = recoveries.recoveries.iter().any(|recovery| names(&recovery.cause));
+    ensure!(is_named, "no recovery names {who}: {recoveries:?}");
+    Ok(())
+}
 
 /// What an epoch can't do without: its end is the epoch's, and the next one is ready with the data.
 #[test]
@@ -20,24 +50,15 @@ fn each_monitored_component_killed_ends_the_epoch_and_loses_nothing() -> Outcome
     let cluster = Cluster::start(directory.path())?;
     let mut epoch = cluster.epoch()?;
     let stores = cluster.stores()?;
-    for kind in ["sequencer", "commit-proxy", "resolver", "log", "director"] {
+    for kind in MONITORED {
         let value = format!("before the {kind} is killed");
         cluster.put(cluster.gateway()?, kind, &value)?;
-        // One that serves the epoch, not one that an earlier epoch has left standing by.
-        let layout: LiveLayout = cluster.get_json("/v1/layout")?;
-        let mut serving = layout.directory.into_iter();
-        let victim = serving.find(|placed| placed.service.kind().as_str() == kind);
-        let victim = victim.with_context(|| format!("no {kind} serves"))?;
+        let victim = serving(&cluster, kind)?;
         let who = victim.service.to_string();
         cluster.kill(victim.pid.os_pid)?;
         epoch = cluster.ready_above(epoch).with_context(|| format!("{kind} killed"))?;
         ensure!(cluster.get(cluster.gateway()?, kind)?.as_deref() == Some(value.as_str()));
-        let recoveries: Recoveries = cluster.get_json("/v1/recoveries")?;
-        let cause = |cause: &str| cause.contains(&who);
-        ensure!(
-            recoveries.recoveries.iter().any(|recovery| cause(&recovery.cause)),
-            "no recovery names {who}: {recoveries:?}"
-        );
+        caused_by(&cluster, &victim.service)?;
         // Whoever was killed is started again, for this or a later epoch.
         eventually("the process is back", || {
             let now = cluster.process(|row| reference(row) == who)?;
@@ -77,6 +98,85 @@ fn a_lone_director_makes_way() -> Outcome {
     cluster.ready_above(epoch).context("frozen and back")?;
     let kept = cluster.get(cluster.gateway()?, "kept")?;
     ensure!(kept.as_deref() == Some("through all of it"), "{kept:?}");
+    cluster.stop()
+}
+
+/// A process that takes connections and never answers is as good as dead, and is found out by silence.
+#[test]
+fn each_monitored_component_frozen_ends_the_epoch_and_loses_nothing() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let cluster = Cluster::start(directory.path())?;
+    let mut epoch = cluster.epoch()?;
+    for kind in MONITORED {
+        let value = format!("before the {kind} is frozen");
+        cluster.put(cluster.gateway()?, kind, &value)?;
+        let victim = serving(&cluster, kind)?;
+        signal(victim.pid.os_pid, Signal::STOP)?;
+        let outcome = (|| {
+            epoch = cluster.ready_above(epoch)?;
+            let read = eventually("a read", || cluster.get(cluster.gateway()?, kind))?;
+            ensure!(read.as_deref() == Some(value.as_str()), "{read:?}");
+            cluster.put(cluster.gateway()?, kind, "after")?;
+            caused_by(&cluster, &victim.service)
+        })();
+        // Whatever came of it: nothing stays frozen.
+        signal(victim.pid.os_pid, Signal::CONT)?;
+        outcome.with_context(|| format!("{kind} frozen"))?;
+    }
+    cluster.stop()
+}
+
+/// Whichever part of the pipeline fails before the system transaction is through: the director exits
+/// and says at which step and who, and the next epoch becomes ready with the data. The storages are
+/// frozen meanwhile, so that the transaction waits for them and is under way for as long as it takes.
+#[test]
+fn the_system_transaction_fails_at_each_of_its_steps_in_turn() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let cluster = Cluster::start(directory.path())?;
+    cluster.put(cluster.gateway()?, "kept", "value")?;
+    for kind in MONITORED {
+        let before = cluster.epoch()?;
+        let storages = cluster.of_kind("storage")?;
+        let frozen = storages.get(..2).context("too few storages")?;
+        for storage in frozen {
+            signal(storage.os_pid, Signal::STOP)?;
+        }
+        let outcome = (|| {
+            cluster.begin_recovery("the storages are frozen")?;
+            let failing = eventually("a system transaction that waits", || {
+                let director = cluster.status()?.director.context("no director")?;
+                let waits = director.phase == "system_transaction" && director.stalled.is_some();
+                ensure!(director.epoch.0 > before && waits, "{director:?}");
+                Ok(director.epoch.0)
+            })?;
+            let victim = if kind == "director" {
+                let active = cluster.process(|row| row.role == "active")?;
+                cluster.kill(active.os_pid)?;
+                reference(&active)
+            } else {
+                let victim = serving_of(&cluster, kind, failing)?;
+                cluster.kill(victim.pid.os_pid)?;
+                victim.service.to_string()
+            };
+            anyhow::Ok((failing, victim))
+        })();
+        for storage in frozen {
+            signal(storage.os_pid, Signal::CONT)?;
+        }
+        let (failing, victim) = outcome.with_context(|| format!("{kind} killed"))?;
+        cluster.ready_above(failing)?;
+        let recoveries: Recoveries = cluster.get_json("/v1/recoveries")?;
+        let of_failing = recoveries.recoveries.iter().any(|it| it.epoch.0 == failing);
+        ensure!(!of_failing, "epoch {failing} has become ready: {recoveries:#?}");
+        let told = recoveries.recoveries.iter().any(|recovery| {
+            let cause = &recovery.cause;
+            let is_step = kind == "director" || cause.contains("system_transaction");
+            recovery.epoch.0 > failing && cause.contains(&victim) && is_step
+        });
+        ensure!(told, "no recovery names {victim} and the step: {recoveries:#?}");
+        let kept = eventually("a read", || cluster.get(cluster.gateway()?, "kept"))?;
+        ensure!(kept.as_deref() == Some("value"), "{kept:?}");
+    }
     cluster.stop()
 }
 
