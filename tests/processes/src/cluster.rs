@@ -393,12 +393,17 @@ impl Cluster {
 
 fn kill_everything(up: &mut Child, directory: &Path) -> anyhow::Result<()> {
     up.kill()?;
-    for pid in processes_of(directory)? {
-        // One that has just ended by itself is gone as well.
-        let _ = signal(pid, Signal::KILL);
-    }
     up.wait()?;
-    gone(directory)
+    // One that was being started when its foreman was killed comes up after the others are gone.
+    eventually("the end of every process", || {
+        let left = processes_of(directory)?;
+        for pid in &left {
+            // One that has just ended by itself is gone as well.
+            let _ = signal(*pid, Signal::KILL);
+        }
+        ensure!(left.is_empty(), "still there: {left:?}");
+        Ok(())
+    })
 }
 
 /// Waits until no process of a cluster's directory lives.
