@@ -6,8 +6,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use plinth_api::Target;
+use plinth_system_config::Parameters;
 use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceRef};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,14 @@ pub struct ClusterFile {
     pub coordinators: Vec<CoordinatorEntry>,
     /// The nodes that must all be heard before the cluster may be taken for a new one.
     pub initial_nodes: Vec<NodeId>,
+    /// The parameters of a new cluster, where they are not the default ones. Once it is founded, they
+    /// are part of its configuration, and what stands here means nothing.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub parameters: Parameters,
+}
+
+fn is_default(parameters: &Parameters) -> bool {
+    *parameters == Parameters::default()
 }
 
 impl ClusterFile {
@@ -117,6 +126,9 @@ impl ClusterFile {
             "it names {count} coordinators, and a cluster has 1, 3 or 5: add or remove some"
         );
         ensure!(!self.initial_nodes.is_empty(), "initial_nodes is empty: name every node");
+        if let Some(problem) = self.parameters.problems().first() {
+            bail!("parameters: {problem}");
+        }
         let mut seen = BTreeSet::new();
         for entry in &self.coordinators {
             let service = &entry.service;
@@ -155,6 +167,7 @@ mod tests {
                 })
                 .collect(),
             initial_nodes: vec!["node-1".parse().unwrap()],
+            parameters: Parameters::default(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::ensure;
 use plinth_runtime::Runtime;
+use plinth_system_config::Parameters;
 use plinth_types::ClusterId;
 
 use crate::cli::InitArgs;
@@ -39,6 +40,7 @@ fn make(args: &InitArgs, runtime: &Runtime) -> anyhow::Result<ClusterFile> {
             cluster: ClusterId(runtime.random_u128()),
             coordinators: args.coordinators.clone(),
             initial_nodes: args.nodes.clone(),
+            parameters: Parameters::default(),
         };
         file.write(&path)?;
         file

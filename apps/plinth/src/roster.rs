@@ -124,7 +124,8 @@ async fn serve(world: World, launch: Launch, host: Host) -> Exit {
             plinth_coordinator::serve(host, config, disk).await
         }
         ServiceKind::Director => {
-            let config = plinth_director::Config { coordinators, foreman };
+            let parameters = cluster.parameters.clone();
+            let config = plinth_director::Config { coordinators, foreman, parameters };
             plinth_director::serve(host, config).await
         }
         ServiceKind::Sequencer => {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use plinth_api::Target;
+use plinth_system_config::Parameters;
 
 /// What a director is told when it starts.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ pub struct Config {
     pub coordinators: Vec<Target>,
     /// The node's foreman, where it announces itself.
     pub foreman: Option<Target>,
+    /// The parameters that a new cluster begins with.
+    pub parameters: Parameters,
 }
 
 /// How long one coordinator may take before the next one is asked.
@@ -42,6 +45,12 @@ pub(crate) const PROBES: usize = 64;
 pub(crate) const MAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a foreman that could not make a worker is left alone.
 pub(crate) const MAKE_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two looks at the storage teams.
+pub(crate) const REPLICATION_PERIOD: Duration = Duration::from_secs(1);
+/// The same while a copy is being taken.
+pub(crate) const REPLICATION_PERIOD_BUSY: Duration = Duration::from_millis(200);
+/// How long a foreman that could not make or remove a storage is left alone.
+pub(crate) const REPLICATION_PAUSE: Duration = Duration::from_secs(5);
 /// How long a log may take to truncate and copy.
 pub(crate) const REPLAY_LIMIT: Duration = Duration::from_secs(60);
 /// How long a recovery waits for a storage to take up the epoch or to keep the configuration. One

@@ -9,7 +9,7 @@ use plinth_api::commit_proxy::Peer;
 use plinth_api::director::Appointment;
 use plinth_api::{CallError, Endpoint, Nothing, Target, coordinator};
 use plinth_service::Context;
-use plinth_system_config::RecoveryPhase;
+use plinth_system_config::{Parameters, RecoveryPhase};
 use plinth_telemetry::{record_epoch, record_error, set_parent_from_traceparent, step_span};
 use plinth_types::Epoch;
 use serde::Serialize;
@@ -47,6 +47,8 @@ pub(crate) struct Reign {
     pub(crate) coordinators: Arc<Coordinators>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) live: Live,
+    /// What a new cluster begins with.
+    pub(crate) first_parameters: Arc<Parameters>,
     registry: watch::Receiver<Arc<Registry>>,
     /// The first failure of anything that runs beside the phases.
     failure: watch::Sender<Option<Fatal>>,
@@ -58,6 +60,7 @@ impl Reign {
         context: Context,
         accepted: Accepted,
         coordinators: Vec<Target>,
+        first_parameters: Arc<Parameters>,
         progress: Arc<Progress>,
         live: Live,
     ) -> Reign {
@@ -70,7 +73,17 @@ impl Reign {
         drop(context.scope().spawn("registry", follow));
         let accepted = Arc::new(accepted);
         let failure = watch::Sender::new(None);
-        Reign { context, epoch, accepted, coordinators, progress, live, registry, failure }
+        Reign {
+            context,
+            epoch,
+            accepted,
+            coordinators,
+            progress,
+            live,
+            first_parameters,
+            registry,
+            failure,
+        }
     }
 
     /// Since the appointment.

@@ -175,6 +175,7 @@ async fn status(State(gateway): State<Gateway>) -> Answer<ClusterStatus> {
         (None, None) => "unknown".to_owned(),
     };
     problems.extend(director.as_ref().and_then(|director| director.stalled.clone()));
+    problems.extend(director.iter().flat_map(|director| director.degraded.iter().cloned()));
     problems.extend(coordinator.as_ref().and_then(|coordinator| coordinator.problem.clone()));
     let rate = director.as_ref().and_then(|director| director.rate.as_ref());
     if let Some((per_second, reason)) =

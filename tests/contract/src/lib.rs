@@ -210,7 +210,11 @@ async fn serve(
             plinth_coordinator::serve(host, config, disk).await
         }
         ServiceKind::Director => {
-            let config = plinth_director::Config { coordinators: nobody(), foreman: None };
+            let config = plinth_director::Config {
+                coordinators: nobody(),
+                foreman: None,
+                parameters: Default::default(),
+            };
             plinth_director::serve(host, config).await
         }
         ServiceKind::Foreman => {

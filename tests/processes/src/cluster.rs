@@ -55,7 +55,10 @@ pub struct Cluster {
 /// When the executable is missing.
 pub fn up(directory: &Path) -> anyhow::Result<Command> {
     let mut command = Command::new(executable()?);
-    command.args(["up", "--nodes", "3", "--json", "--data-dir"]).arg(directory);
+    command.args(["up", "--json", "--data-dir"]).arg(directory);
+    if !directory.join("cluster.json").exists() {
+        command.args(["--nodes", "3"]);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
 }

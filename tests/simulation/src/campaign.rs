@@ -54,6 +54,8 @@ pub struct Campaign {
     pub faults: Vec<String>,
     /// How many processes run at a time.
     pub jobs: usize,
+    /// Whether each cluster has four nodes and loses one for good.
+    pub loses_a_node: bool,
 }
 
 impl Campaign {
@@ -66,6 +68,7 @@ impl Campaign {
             controls: Vec::new(),
             faults: Vec::new(),
             jobs,
+            loses_a_node: false,
         }
     }
 
@@ -74,6 +77,12 @@ impl Campaign {
     pub fn with_control(mut self, control: &str) -> Campaign {
         self.controls.push(control.to_owned());
         self
+    }
+
+    /// The same with clusters of four nodes that lose one for good.
+    #[must_use]
+    pub fn losing_a_node(self) -> Campaign {
+        Campaign { loses_a_node: true, ..self }
     }
 
     /// The same with these kinds of what befalls the cluster alone.
@@ -87,7 +96,9 @@ impl Campaign {
     fn arguments(&self) -> Vec<String> {
         let controls = self.controls.iter().map(|control| ("--control", control));
         let faults = self.faults.iter().map(|fault| ("--fault", fault));
-        controls.chain(faults).flat_map(|(flag, of)| [flag.to_owned(), of.clone()]).collect()
+        let both = controls.chain(faults).flat_map(|(flag, of)| [flag.to_owned(), of.clone()]);
+        let lose_node = self.loses_a_node.then(|| "--lose-node".to_owned());
+        both.chain(lose_node).collect()
     }
 
     /// Runs one seed.

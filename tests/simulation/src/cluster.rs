@@ -13,6 +13,7 @@ use plinth::roster::World;
 use plinth_service::{Secret, Secrets, StateReads};
 use plinth_simulation::Simulation;
 use plinth_store::{Disk as _, DiskDelays, SimulatedDisk};
+use plinth_system_config::Parameters;
 use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceName, ServiceRef};
 
 /// Where the coordinators listen, each on its node.
@@ -33,12 +34,19 @@ pub struct Shape {
     pub coordinators: u32,
     /// How slow the disks are.
     pub disks: DiskDelays,
+    /// What the cluster begins with.
+    pub parameters: Parameters,
 }
 
 impl Default for Shape {
     /// Three nodes, each with a coordinator.
     fn default() -> Self {
-        Shape { nodes: 3, coordinators: 3, disks: DiskDelays::default() }
+        Shape {
+            nodes: 3,
+            coordinators: 3,
+            disks: DiskDelays::default(),
+            parameters: Parameters::default(),
+        }
     }
 }
 
@@ -52,6 +60,8 @@ pub struct Node {
     /// What each of its services sees of the disk.
     views: Arc<Mutex<BTreeMap<ServiceRef, SimulatedDisk>>>,
     on: bool,
+    /// Lost for good, with its disk.
+    lost: bool,
 }
 
 impl Node {
@@ -100,6 +110,7 @@ impl Cluster {
             cluster: ClusterId(setup.random_u128()),
             coordinators: ids.iter().take(coordinators).map(coordinator).collect(),
             initial_nodes: ids.clone(),
+            parameters: shape.parameters.clone(),
         };
         let secrets = Secrets {
             cluster: Some(Secret::generate(&setup)),
@@ -111,6 +122,7 @@ impl Cluster {
             running: Running::default(),
             views: Arc::default(),
             on: false,
+            lost: false,
         };
         let nodes = ids.into_iter().map(node).collect();
         Ok(Cluster { world: world.clone(), nodes, file: Arc::new(file), secrets })
@@ -180,8 +192,21 @@ impl Cluster {
         true
     }
 
+    /// A node is lost for good, with everything that it had. Nobody hears of it.
+    pub fn lose(&mut self, sim: &mut turmoil::Sim<'_>, node: &NodeId) {
+        self.power_loss(sim, node, true);
+        if let Some(node) = self.nodes.iter_mut().find(|other| other.id == *node) {
+            node.lost = true;
+            // Where there is nothing, nothing is lost.
+            let _ = node.disk.remove(&Path::new(DATA).join(node.id.as_str()));
+        }
+    }
+
     /// Gives a node its power back. Answers whether it had none.
     pub fn power_back(&mut self, sim: &mut turmoil::Sim<'_>, node: &NodeId) -> bool {
+        if self.nodes.iter().any(|other| other.id == *node && other.lost) {
+            return false;
+        }
         for other in self.nodes.iter().map(|node| &node.id).filter(|other| *other != node) {
             sim.repair(node.as_str(), other.as_str());
         }

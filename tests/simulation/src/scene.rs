@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use plinth_runtime::Random;
 use plinth_service::Transport;
+use plinth_system_config::Parameters;
 use plinth_test_histories::Journal;
 use plinth_types::NodeId;
 use tokio::sync::watch;
@@ -65,6 +66,8 @@ pub struct Scene {
     pub findings: Findings,
     /// What they may not complain about.
     pub weather: Weather,
+    /// What the cluster began with, and nobody changes.
+    pub parameters: Parameters,
 }
 
 impl Scene {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use plinth_runtime::Runtime;
 use plinth_service::{Secret, Secrets};
+use plinth_system_config::Parameters;
 use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceName, ServiceRef};
 use rustix::fs::{FlockOperation, flock};
 
@@ -228,7 +229,8 @@ fn new_cluster(nodes: u32, runtime: &Runtime) -> anyhow::Result<ClusterFile> {
             url: format!("http://127.0.0.1:{port}"),
         })
         .collect();
-    Ok(ClusterFile { cluster: ClusterId(runtime.random_u128()), coordinators, initial_nodes })
+    let cluster = ClusterId(runtime.random_u128());
+    Ok(ClusterFile { cluster, coordinators, initial_nodes, parameters: Parameters::default() })
 }
 
 /// The secret of a file, made where it is missing.

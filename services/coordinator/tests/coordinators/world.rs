@@ -296,6 +296,7 @@ pub(crate) fn configuration(holding: &Holding, epoch: Epoch) -> Recorded {
                         service: service(ServiceKind::Storage, on),
                     })
                     .collect(),
+                joining: vec![],
             }],
         },
         shards: ShardMap(vec![]).summary(),

@@ -11,7 +11,9 @@ use plinth_api::director::{APPOINT, Appointment, LAYOUT, LayoutQuery, LiveLayout
 use plinth_director::{Config, serve};
 use plinth_runtime::Runtime;
 use plinth_service::{Context, Exit, Host, HostOptions, Secrets};
-use plinth_system_config::{LastRecovery, RecoveryPhase, Service, keys, recorded_from_rows};
+use plinth_system_config::{
+    LastRecovery, Parameters, RecoveryPhase, Service, keys, recorded_from_rows,
+};
 use plinth_types::{Epoch, ServiceKind, ServiceRef, VERSION_GAP, Version};
 use tokio::task::JoinHandle;
 
@@ -38,7 +40,11 @@ impl Director {
         };
         let host = Host::bind(Runtime::real(), options).await.unwrap();
         let context = host.context();
-        let config = Config { coordinators: neighbours.coordinators(), foreman: None };
+        let config = Config {
+            coordinators: neighbours.coordinators(),
+            foreman: None,
+            parameters: Parameters::default(),
+        };
         #[expect(clippy::disallowed_methods, reason = "the director ends by itself")]
         let running = tokio::spawn(serve(host, config));
         let epoch = neighbours.appoint(&me, context.pid());

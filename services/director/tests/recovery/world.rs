@@ -471,6 +471,7 @@ impl World {
                 tags: vec![],
                 queue_bytes: 0,
                 queue_limit_bytes: 0,
+                backlogs: vec![],
                 config: None,
             })),
             _ => problem(ErrorCode::NotFound, path),
@@ -504,6 +505,7 @@ impl World {
                     durable_epoch: epoch,
                     oldest: Version::ZERO,
                     known_committed: self.committed,
+                    copying: None,
                 };
                 Ok(json(&StorageStatus { store, epoch, tags: vec![tag], queue_bytes: 0 }))
             }

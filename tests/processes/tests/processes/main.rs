@@ -11,6 +11,7 @@ mod failures;
 mod histories;
 mod interactive;
 mod lifecycle;
+mod replicas;
 mod requests;
 mod soak;
 mod traces;

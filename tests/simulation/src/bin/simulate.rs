@@ -35,6 +35,9 @@ enum Command {
         /// Print this many of the last events, to compare two runs.
         #[arg(long, default_value_t = 0)]
         events: usize,
+        /// Four nodes, of which one is lost for good.
+        #[arg(long)]
+        lose_node: bool,
     },
     /// Many seeds, each in a process of its own.
     Campaign {
@@ -53,17 +56,23 @@ enum Command {
         /// How many processes at a time; as many as there are processors unless said.
         #[arg(long)]
         jobs: Option<usize>,
+        /// Four nodes, of which one is lost for good.
+        #[arg(long)]
+        lose_node: bool,
     },
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Seed { seed, control, fault, events } => one(seed, &control, fault, events),
-        Command::Campaign { seeds, first, control, fault, jobs } => {
+        Command::Seed { seed, control, fault, events, lose_node } => {
+            one(seed, &control, fault, events, lose_node)
+        }
+        Command::Campaign { seeds, first, control, fault, jobs, lose_node } => {
             std::env::current_exe().map_err(anyhow::Error::from).and_then(|executable| {
                 let mut campaign =
                     Campaign { controls: control, faults: fault, ..Campaign::new(&executable) };
                 campaign.jobs = jobs.unwrap_or(campaign.jobs);
+                campaign.loses_a_node = lose_node;
                 many(seeds, first, &campaign)
             })
         }
@@ -96,10 +105,14 @@ fn one(
     controls: &[String],
     faults: Vec<String>,
     kept_events: usize,
+    lose_node: bool,
 ) -> anyhow::Result<bool> {
     watch_over();
-    let controls = controls.iter().map(|text| parse(text)).collect::<anyhow::Result<_>>()?;
-    let (report, world) = run(seed, &Setup { controls, faults, kept_events, ..Setup::default() })?;
+    let mut setup = if lose_node { Setup::losing_a_node() } else { Setup::default() };
+    for control in controls {
+        setup.controls.push(parse(control)?);
+    }
+    let (report, world) = run(seed, &Setup { faults, kept_events, ..setup })?;
     if kept_events > 0 {
         print!("{}", world.trace().dump());
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use plinth_api::{Endpoint, Nothing};
-use plinth_system_config::{Parameters, SystemConfig};
+use plinth_system_config::SystemConfig;
 use plinth_types::ServiceRef;
 
 use crate::history::Told;
@@ -21,7 +21,7 @@ pub(crate) async fn run(scene: Scene) {
             let ended = scene.history.moment();
             scene.history.record().configs.push(Told { stamp: config.stamp(), began, ended });
             // Nobody has changed any.
-            if config.parameters != Parameters::default() {
+            if config.parameters != scene.parameters {
                 scene.findings.report("config_identity", format!("{:?}", config.parameters));
                 return;
             }

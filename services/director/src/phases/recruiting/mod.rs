@@ -47,7 +47,7 @@ pub(crate) async fn run(
     holding: &Holding,
     locked: &Locked,
 ) -> Result<Recruits, Fatal> {
-    let parameters = parameters(locked);
+    let parameters = parameters(reign, locked);
     let wanted = wanted(&parameters, locked);
     let mut registry = reign.registry();
     let mut experience = Experience::default();
@@ -90,8 +90,9 @@ pub(crate) async fn run(
     }
 }
 
-fn parameters(locked: &Locked) -> Parameters {
-    locked.recorded.as_ref().map_or_else(Parameters::default, |r| r.config.parameters.clone())
+fn parameters(reign: &Reign, locked: &Locked) -> Parameters {
+    let recorded = locked.recorded.as_ref().map(|recorded| &recorded.config.parameters);
+    recorded.unwrap_or(&reign.first_parameters).clone()
 }
 
 fn wanted(parameters: &Parameters, locked: &Locked) -> Wanted {
