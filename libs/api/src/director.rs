@@ -53,8 +53,7 @@ pub struct Status {
     /// Storages that are being given a copy.
     #[serde(default)]
     pub copies: Vec<CopyProgress>,
-    /// Where there are fewer copies than there should be, or they are not spread as they could be, in
-    /// words.
+    /// Where there are fewer copies than there should be, or where copies or logs share a zone, in words.
     #[serde(default)]
     pub degraded: Vec<String>,
 }

@@ -49,7 +49,9 @@ pub(crate) const MAKE_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const REPLICATION_PERIOD: Duration = Duration::from_secs(1);
 /// The same while a copy is being taken.
 pub(crate) const REPLICATION_PERIOD_BUSY: Duration = Duration::from_millis(200);
-/// How long a foreman that could not make or remove a storage is left alone.
+/// How long a zone where a log is lacking must have been back before the epoch ends for it.
+pub(crate) const SPREAD_AFTER: Duration = Duration::from_secs(5);
+/// How long a foreman that could not make or remove a worker is left alone.
 pub(crate) const REPLICATION_PAUSE: Duration = Duration::from_secs(5);
 /// How long a log may take to truncate and copy.
 pub(crate) const REPLAY_LIMIT: Duration = Duration::from_secs(60);

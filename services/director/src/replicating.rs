@@ -1,5 +1,6 @@
 //! Looks after the storage teams while the epoch lasts: sees how the storages are, and carries out what
-//! [`crate::teams`] decides, one step at a time.
+//! [`crate::teams`] decides, one step at a time. Ends the epoch where the next one's logs would be spread
+//! better.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,12 +19,13 @@ use tokio::time::{Instant, sleep};
 use crate::amending::{Account, Book, amend};
 use crate::config::{
     MAKE_LIMIT, PROBE_LIMIT, REPLICATION_PAUSE, REPLICATION_PERIOD, REPLICATION_PERIOD_BUSY,
+    SPREAD_AFTER,
 };
 use crate::fatal::Fatal;
 use crate::plan::Plan;
 use crate::registry::Registry;
 use crate::reign::Reign;
-use crate::teams::{self, Step, View};
+use crate::teams::{self, LogSite, Step, View};
 
 /// What has been seen over time.
 #[derive(Default)]
@@ -34,6 +36,10 @@ struct Memory {
     unable: BTreeMap<NodeId, Instant>,
     /// Storages that were ordered away. They are ordered again, but never recruited.
     retired: BTreeSet<StoreId>,
+    /// Since when the logs could be spread better.
+    uneven: Option<Instant>,
+    /// What was lacking at the last look.
+    lacking: Vec<String>,
 }
 
 /// What is seen at one moment.
@@ -59,6 +65,16 @@ impl Sight {
     }
 }
 
+impl Memory {
+    /// What is told to be lacking: what was lacking at the last look too. A storage that is slow to
+    /// answer once is not missed.
+    fn degraded(&mut self, lacking: Vec<String>) -> Vec<String> {
+        let told = lacking.iter().filter(|words| self.lacking.contains(words)).cloned().collect();
+        self.lacking = lacking;
+        told
+    }
+}
+
 /// Looks after the teams until the epoch ends.
 pub(crate) fn start(reign: &Reign, book: &Book, account: Account) {
     let (scope, reign, book) = (reign.context.scope().clone(), reign.clone(), book.clone());
@@ -74,7 +90,7 @@ async fn replicate(reign: &Reign, book: &Book, mut account: Account) -> Fatal {
     loop {
         let sight = look(reign, book, &mut memory).await;
         let view = sight.view();
-        reign.progress.show_copies(copies(&sight), teams::degraded(&view));
+        reign.progress.show_copies(copies(&sight), memory.degraded(teams::degraded(&view)));
         match teams::next(&view) {
             Some(Step::Change(change)) => {
                 let next = change.apply(view.recorded, &view.node_entries());
@@ -82,12 +98,16 @@ async fn replicate(reign: &Reign, book: &Book, mut account: Account) -> Fatal {
                 if let Err(fatal) = changed {
                     return fatal;
                 }
+                reign.mark(format_args!("director.teams.{}", change.kind()));
                 continue;
             }
             Some(Step::Make(service)) => make(reign, &sight.nodes, service, &mut memory).await,
             None => {}
         }
         retire(reign, &sight, &mut memory).await;
+        if let Some(fatal) = spread(reign, &sight, &mut memory).await {
+            return fatal;
+        }
         let is_busy = sight.plan.layout().storage_teams.iter().any(|team| !team.joining.is_empty());
         sleep(if is_busy { REPLICATION_PERIOD_BUSY } else { REPLICATION_PERIOD }).await;
     }
@@ -188,7 +208,7 @@ fn copies(sight: &Sight) -> Vec<CopyProgress> {
     copies
 }
 
-/// Has a foreman make a storage. It is recruited once it answers.
+/// Has a foreman make a storage or a log. It is recruited once it answers.
 async fn make(reign: &Reign, nodes: &Registry, service: ServiceRef, memory: &mut Memory) {
     let Some(report) = nodes.node(&service.node) else { return };
     let foreman = Target::from(&report.foreman);
@@ -211,6 +231,35 @@ async fn make(reign: &Reign, nodes: &Registry, service: ServiceRef, memory: &mut
     memory.unable.insert(service.node, Instant::now() + REPLICATION_PAUSE);
 }
 
+/// Ends the epoch, if the logs could have been spread better for a while and one runs where it would
+/// be. Has it made before.
+async fn spread(reign: &Reign, sight: &Sight, memory: &mut Memory) -> Option<Fatal> {
+    let Some(site) = sight.view().better_log() else {
+        memory.uneven = None;
+        return None;
+    };
+    if memory.uneven.get_or_insert_with(Instant::now).elapsed() < SPREAD_AFTER {
+        return None;
+    }
+    let (service, pid) = match site {
+        LogSite::Standing(service, pid) => (service, pid),
+        LogSite::Make(service) => {
+            make(reign, &sight.nodes, service, memory).await;
+            return None;
+        }
+    };
+    let peers = reign.context.peers();
+    let answer =
+        peers.call(&Target::from(&pid), &INFO, &Nothing {}, Some(reign.epoch), PROBE_LIMIT).await;
+    if answer.is_ok_and(|info| info.pid.incarnation == pid.incarnation) {
+        reign.mark("director.spreads_the_logs");
+        let reason = format!("the logs can be spread better: {service} stands by in another zone");
+        return Some(Fatal::new(reason));
+    }
+    memory.unable.insert(service.node, Instant::now() + REPLICATION_PAUSE);
+    None
+}
+
 /// Orders storages away that no layout names any more, one at a time. Their foreman makes sure of it.
 async fn retire(reign: &Reign, sight: &Sight, memory: &mut Memory) {
     let leftovers = sight.view().leftovers();
@@ -220,10 +269,16 @@ async fn retire(reign: &Reign, sight: &Sight, memory: &mut Memory) {
     memory.retired.insert(store);
     let foreman = Target::from(&report.foreman);
     let request = RetireWorker { name: service.name, store, epoch: reign.epoch };
-    let peers = reign.context.peers();
-    let limit = MAKE_LIMIT + PROBE_LIMIT;
-    match peers.call(&foreman, &RETIRE, &request, Some(reign.epoch), limit).await {
-        Ok(_) => tracing::info!(%service, %store, "is removed: no layout names it any more"),
+    let (peers, epoch) = (reign.context.peers(), Some(reign.epoch));
+    let retired = async {
+        peers.call(&foreman, &INFO, &Nothing {}, epoch, PROBE_LIMIT).await?;
+        peers.call(&foreman, &RETIRE, &request, epoch, MAKE_LIMIT + PROBE_LIMIT).await
+    };
+    match retired.await {
+        Ok(_) => {
+            reign.mark("director.retired_a_storage");
+            tracing::info!(%service, %store, "is removed: no layout names it any more");
+        }
         Err(error) => {
             tracing::warn!(%service, %store, %error, "can't be removed now");
             memory.unable.insert(service.node, Instant::now() + REPLICATION_PAUSE);

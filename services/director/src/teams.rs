@@ -1,5 +1,6 @@
-//! The storage teams within an epoch: who is given a copy, who leaves, who is ordered away. Pure: what
-//! is seen of the storages goes in, one step comes out.
+//! The storage teams within an epoch: who is given a copy, who leaves, who is ordered away; and whether
+//! the logs could be spread better ([`View::better_log`]). Pure: what is seen of the storages goes in,
+//! one step comes out.
 //!
 //! # The argument for safety
 //!
@@ -33,6 +34,7 @@
 //! is ordered away while it is being taken in, not even by a director that is no longer the latest. And
 //! none is while a copy is lacking.
 
+mod logs;
 mod view;
 
 use std::collections::BTreeMap;
@@ -43,6 +45,7 @@ use plinth_system_config::{
 };
 use plinth_types::{NodeId, ServiceRef, StoreId, Tag};
 
+pub(crate) use self::logs::LogSite;
 pub(crate) use self::view::View;
 
 /// The level of the written form that can name a newcomer.
@@ -70,6 +73,16 @@ pub(crate) enum Step {
 }
 
 impl Change {
+    /// Its kind, in a word.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Change::Join { .. } => "join",
+            Change::Complete { .. } => "complete",
+            Change::Cancel { .. } => "cancel",
+            Change::Drop { .. } => "drop",
+        }
+    }
+
     /// What it is, for people.
     pub(crate) fn describe(&self) -> String {
         let tags = |places: &[(Tag, Option<StoreId>)]| {
@@ -232,7 +245,7 @@ fn replacing(view: &View<'_>, store: StoreId) -> Vec<(Tag, Option<StoreId>)> {
     view.teams_of(store).map(|team| (team.tag, Some(store))).collect()
 }
 
-/// Where copies are lacking or not spread, in words.
+/// Where copies are lacking, or they or the logs are not spread, in words.
 pub(crate) fn degraded(view: &View<'_>) -> Vec<String> {
     let mut words = Vec::new();
     for team in &view.recorded.config.layout.storage_teams {
@@ -244,6 +257,11 @@ pub(crate) fn degraded(view: &View<'_>) -> Vec<String> {
         for (zone, count) in view.zones_of(team) {
             if count > 1 {
                 words.push(format!("{count} copies of tag {tag} are in zone {zone}"));
+            }
+        }
+        for (zone, count) in view.zones_of_logs_of(tag) {
+            if count > 1 {
+                words.push(format!("{count} logs of tag {tag} are in zone {zone}"));
             }
         }
     }

@@ -188,7 +188,9 @@ async fn status(State(gateway): State<Gateway>) -> Answer<ClusterStatus> {
         .as_ref()
         .is_some_and(|status| status.phase.parse().is_ok_and(RecoveryPhase::is_ready));
     let ready = accepting && coordinator.as_ref().is_some_and(|status| status.ready);
+    let is_degraded = director.as_ref().is_some_and(|director| !director.degraded.is_empty());
     let health = match (ready, &coordinator) {
+        (true, _) if is_degraded => "degraded",
         (true, _) => "ready",
         (false, Some(_)) => "recovering",
         (false, None) => "unavailable",

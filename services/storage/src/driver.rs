@@ -79,6 +79,8 @@ pub(crate) enum Command {
         session: u64,
         tag: Tag,
         detail: String,
+        /// Told where there is nothing to do but to ask the logs again; dropped otherwise.
+        retry: oneshot::Sender<()>,
     },
     Page(PageRequest, Reply<Page>),
     /// A member has given a page.
@@ -254,7 +256,9 @@ impl Driver {
                 let _ = reply.send(Ok(self.status()));
             }
             Command::Pulled(pulled) => self.pulled(pulled)?,
-            Command::Dropped { session, tag, detail } => self.dropped(session, tag, detail),
+            Command::Dropped { session, tag, detail, retry } => {
+                self.dropped(session, tag, detail, retry);
+            }
             Command::Page(request, reply) => self.page(request, reply),
             Command::Fetched(fetched) => self.fetched(fetched)?,
             Command::Stuck { session, tag, detail } => {

@@ -126,12 +126,14 @@ async fn pull_on(context: Context, limits: Limits, pull: Pull, commands: mpsc::S
             let detail = last_error
                 .as_ref()
                 .map_or("no answer that can be applied".to_owned(), ToString::to_string);
-            let command = if dropped >= logs.len() {
-                Command::Dropped { session, tag, detail }
-            } else {
-                Command::Stuck { session, tag, detail }
-            };
-            if commands.send(command).await.is_err() {
+            if dropped >= logs.len() {
+                let (retry, retried) = oneshot::channel();
+                let command = Command::Dropped { session, tag, detail, retry };
+                // What begins a copy again follows the logs anew, by another puller.
+                if commands.send(command).await.is_err() || retried.await.is_err() {
+                    return;
+                }
+            } else if commands.send(Command::Stuck { session, tag, detail }).await.is_err() {
                 return;
             }
             sleep(pause(limits.retry_delay, failures / logs.len())).await;

@@ -53,6 +53,9 @@ pub enum Refusal {
     /// A member is assigned of whose tag there is only a part.
     #[error("only a part of tag {0} is here: this storage can't be a member of its team yet")]
     HalfCopy(Tag),
+    /// A copy of a tag would begin while something else of it is being written.
+    #[error("tag {0} is being written: its copy can't begin yet")]
+    Writing(Tag),
     /// Another directory is asked for.
     #[error("this storage has directory {here}, not {asked}")]
     OtherStore {
@@ -123,7 +126,7 @@ impl Refusal {
             Refusal::Store(
                 StoreError::Corrupt { .. } | StoreError::Io { .. } | StoreError::Locked { .. },
             ) => ErrorCode::Damaged,
-            Refusal::Starting(_) => ErrorCode::NotReady,
+            Refusal::Starting(_) | Refusal::Writing(_) => ErrorCode::NotReady,
         }
     }
 }

@@ -61,9 +61,12 @@ impl Setup {
             shape: Shape { nodes: 4, parameters, ..Shape::default() },
             chaos: Duration::from_secs(12)..=Duration::from_secs(20),
             // So that the little data makes many pages, and things break between them.
-            controls: ["storage.small_pages", "storage.slow_copy"]
-                .map(|point| (point.to_owned(), When::Always))
-                .to_vec(),
+            controls: [
+                ("storage.small_pages", When::Always),
+                ("storage.slow_copy", When::OneIn(20)),
+            ]
+            .map(|(point, when)| (point.to_owned(), when))
+            .to_vec(),
             loses_a_node: true,
             ..Setup::default()
         }

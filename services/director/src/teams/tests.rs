@@ -1,7 +1,7 @@
 use super::*;
 use crate::registry::Registry;
 use crate::samples::{node, pid, recorded, service, worker};
-use plinth_api::foreman::{NodeReport, Worker};
+use plinth_api::foreman::{NodeReport, Worker, WorkerState};
 use plinth_api::storage::{CopyStatus, Status, TagStatus};
 use plinth_system_config::Parameters;
 use plinth_types::{Epoch, ServiceKind, Version};
@@ -338,6 +338,64 @@ fn a_cluster_that_writes_an_older_level_is_left_as_it_is() {
     scene.lose();
     scene.recorded.config.format_level = 1;
     assert_eq!(scene.next(), None);
+}
+
+fn log(number: u32, store: u128) -> Worker {
+    worker(&format!("log-{number}"), Some(StoreId(store)), Some(pid("node", u64::from(number))))
+}
+
+/// Two logs are in one zone, as after a recovery without the third node.
+#[test]
+fn logs_that_share_a_zone_are_told_and_a_zone_that_is_back_gets_one_of_its_own() {
+    let mut scene = Scene::new();
+    scene.reports.retain(|report| report.node.as_str() < "node-4");
+    assert_eq!(scene.look(|view| view.better_log()), None);
+    scene.recorded.config.layout.logs[2].service = service("log-2@node-1");
+    assert_eq!(
+        scene.look(degraded),
+        ["2 logs of tag 0 are in zone node-1", "2 logs of tag 1 are in zone node-1"]
+    );
+    // The third node does not make logs, then it does, then it has one.
+    assert_eq!(scene.look(|view| view.better_log()), None);
+    scene.reports[2].kinds.push(ServiceKind::Log);
+    let made = Some(LogSite::Make(service("log-1@node-3")));
+    assert_eq!(scene.look(|view| view.better_log()), made);
+    scene.unable.insert("node-3".parse().unwrap());
+    assert_eq!(scene.look(|view| view.better_log()), None);
+    scene.unable.clear();
+    scene.reports[2].settled = false;
+    assert_eq!(scene.look(|view| view.better_log()), None);
+    scene.reports[2].settled = true;
+    scene.reports[2].workers.push(Worker { state: WorkerState::Down, ..log(1, 3) });
+    let made = Some(LogSite::Make(service("log-2@node-3")));
+    // A directory of the layout is not recruited twice, whatever its name.
+    assert_eq!(scene.look(|view| view.better_log()), made);
+    scene.reports[2].workers.push(log(3, 33));
+    let standing = LogSite::Standing(service("log-3@node-3"), pid("node", 3));
+    assert_eq!(scene.look(|view| view.better_log()), Some(standing));
+    // With as many zones as there are, it is as good as it gets.
+    scene.reports.truncate(2);
+    assert_eq!(scene.look(|view| view.better_log()), None);
+}
+
+#[test]
+fn a_member_whose_disk_was_wiped_is_not_given_its_own_name_again() {
+    let mut scene = Scene::new();
+    scene.reports.retain(|report| report.node.as_str() != "node-4");
+    scene.lose();
+    scene.reports.push(report("node-3", vec![storage(1, 33)]));
+    scene.statuses.insert(StoreId(33), blank(33));
+    assert_eq!(scene.next(), Some(Step::Make(service("storage-2@node-3"))));
+    scene.reports.retain(|report| report.node.as_str() != "node-3");
+    scene.reports.push(report("node-3", vec![storage(1, 33), storage(2, 34)]));
+    scene.statuses.insert(StoreId(34), blank(34));
+    scene.step();
+    scene.statuses.insert(StoreId(34), whole(34));
+    scene.step();
+    scene.gone.clear();
+    assert_eq!(scene.team(1), (vec![11, 12, 34], vec![]));
+    assert_eq!(scene.next(), None);
+    assert_eq!(scene.look(|view| view.leftovers()), []);
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl View<'_> {
         self.backlog(store) > self.recorded.config.parameters.max_log_backlog_bytes
     }
 
-    fn zone(&self, node: &NodeId) -> Zone {
+    pub(super) fn zone(&self, node: &NodeId) -> Zone {
         match (self.nodes.node(node), self.recorded.config.nodes.get(node)) {
             (Some(report), _) => report.zone.clone(),
             (None, Some(entry)) => entry.zone.clone(),
@@ -187,14 +187,25 @@ impl View<'_> {
         self.sites().min_by_key(|node| rank(node)).cloned()
     }
 
-    /// A storage of a node that runs, that no layout names, and that has never had anything.
+    /// A storage of a node that runs, that no layout names, neither by its directory nor by its name,
+    /// and that has never had anything. The name may be that of a member whose disk was wiped: it
+    /// stands for the old directory until that one has left.
     pub(super) fn blank_storage(&self, node: &NodeId) -> Option<(StoreId, ServiceRef)> {
         let layout = &self.recorded.config.layout;
-        let blank = self.storages_on(node).find(|(store, _)| {
-            let is_blank = |status: &Status| status.tags.is_empty();
-            !layout.names_store(*store) && self.statuses.get(store).is_some_and(is_blank)
+        let named = self.named();
+        let storages = self.storages_on(node).map(|(store, name)| {
+            let service = ServiceRef::new(name, node.clone());
+            (store, service)
         });
-        blank.map(|(store, name)| (store, ServiceRef::new(name, node.clone())))
+        let is_blank = |status: &Status| status.tags.is_empty();
+        storages
+            .filter(|(store, service)| !layout.names_store(*store) && !named.contains(service))
+            .find(|(store, _)| self.statuses.get(store).is_some_and(is_blank))
+    }
+
+    /// The storages of the layout by name.
+    fn named(&self) -> BTreeSet<ServiceRef> {
+        self.members().into_values().chain(self.joining().into_values()).collect()
     }
 
     fn storages_on(&self, node: &NodeId) -> impl Iterator<Item = (StoreId, ServiceName)> {
@@ -231,8 +242,7 @@ impl View<'_> {
     /// The lowest name of a storage that nobody has on the node, nor is known by in the layout.
     pub(super) fn free_name(&self, node: &NodeId) -> Option<ServiceRef> {
         let report = self.nodes.node(node)?;
-        let named: BTreeSet<ServiceRef> =
-            self.members().into_values().chain(self.joining().into_values()).collect();
+        let named = self.named();
         (1..=u32::MAX).find_map(|number| {
             let name = ServiceName::new(ServiceKind::Storage, number);
             let service = ServiceRef::new(name, node.clone());

@@ -48,7 +48,7 @@ pub(crate) struct Log {
     pub(crate) end: Version,
     pub(crate) known_committed: Version,
     generation: Option<Generation>,
-    config: Option<Recorded>,
+    pub(crate) config: Option<Recorded>,
     locked: Epoch,
     tags: Vec<Tag>,
     pub(crate) copied: Vec<Tag>,

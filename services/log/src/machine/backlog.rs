@@ -7,6 +7,7 @@ use plinth_api::log::Entry;
 use plinth_types::{Tag, Version};
 
 use super::message_bytes;
+use crate::records::TagRecord;
 
 /// Bytes that are counted together.
 const CHUNK: u64 = 64 << 10;
@@ -24,6 +25,20 @@ struct Chunk {
 }
 
 impl Sizes {
+    /// The sizes of entries in their order, without what has been dropped of each tag.
+    #[must_use]
+    pub fn of<'e>(
+        entries: impl IntoIterator<Item = &'e Entry>,
+        tags: &BTreeMap<Tag, TagRecord>,
+    ) -> Sizes {
+        let mut sizes = Sizes::default();
+        entries.into_iter().for_each(|entry| sizes.add(entry));
+        for (tag, record) in tags {
+            sizes.drop_through(*tag, record.popped);
+        }
+        sizes
+    }
+
     /// Counts an entry. Entries come in ascending order.
     pub fn add(&mut self, entry: &Entry) {
         for message in &entry.messages {

@@ -82,6 +82,9 @@ impl Machine {
 
     /// Puts copies in the place of what was held of their tags.
     fn merge(&mut self, copied: Vec<Copied>, recovery_version: Version) {
+        if copied.is_empty() {
+            return;
+        }
         let tags: BTreeSet<Tag> = copied.iter().map(|copy| copy.tag).collect();
         let mut changed: BTreeMap<Version, Entry> = BTreeMap::new();
         for (version, held) in &self.entries {
@@ -111,8 +114,9 @@ impl Machine {
             }
         }
         for entry in changed.into_values() {
-            self.sizes.add(&entry);
             self.hold(Arc::new(entry));
         }
+        // Entries have come in between others: they are counted anew, in their order.
+        self.sizes = Sizes::of(self.entries.values().map(|held| &*held.entry), &self.tags);
     }
 }

@@ -20,7 +20,9 @@ impl Driver {
         for tag in &tags {
             let fresh = || Stream::restore(tag.tag, Position::default());
             let stream = self.streams.entry(tag.tag).or_insert_with(fresh);
-            prepare_copy(stream, tag);
+            if begins_copy(stream, tag) {
+                stream.begin_copy(tag.ranges.clone());
+            }
         }
         let breach = self.streams.values().find_map(|stream| stream.check(generation).err());
         if let Some(breach) = breach {
@@ -103,6 +105,14 @@ impl Driver {
         if let Some(tag) = tags.iter().find(is_half) {
             return Err(Refusal::HalfCopy(tag.tag));
         }
+        // A write that is under way would be taken for one of the new copy's.
+        let is_busy = |tag: &&TagAssignment| {
+            let stream = self.streams.get(&tag.tag).filter(|stream| stream.is_writing());
+            stream.is_some_and(|stream| begins_copy(stream, tag))
+        };
+        if let Some(tag) = tags.iter().find(is_busy) {
+            return Err(Refusal::Writing(tag.tag));
+        }
         let same = |stream: &Stream| {
             stream.generation().is_none_or(|held| held.epoch != *epoch || held == *generation)
         };
@@ -137,12 +147,10 @@ impl Driver {
 
 /// A newcomer without anything of the tag takes a copy. One that has a whole copy, of an earlier time
 /// or because it was whole already, only follows the logs, as long as they have what it lacks.
-fn prepare_copy(stream: &mut Stream, tag: &TagAssignment) {
+fn begins_copy(stream: &Stream, tag: &TagAssignment) -> bool {
     let is_right = match stream.copy() {
         Some(copy) => copy.is_of(&tag.ranges),
         None => stream.durable() != Position::default(),
     };
-    if tag.joining.is_some() && !is_right {
-        stream.begin_copy(tag.ranges.clone());
-    }
+    tag.joining.is_some() && !is_right
 }

@@ -17,6 +17,9 @@ use crate::fetching::{self, Fetch, Fetched, NextPage};
 use crate::paging;
 use crate::refusal::Refusal;
 
+/// Bytes of a page, where a simulation wants many of them.
+const SMALL_PAGE: u64 = 500;
+
 /// A page that a newcomer waits for.
 pub(super) struct WaitingPage {
     request: PageRequest,
@@ -40,7 +43,7 @@ impl Driver {
     pub(super) fn page(&mut self, mut request: PageRequest, reply: Reply<Page>) {
         if self.context.runtime().fault("storage.small_pages") {
             // So that a simulation's little data makes many of them.
-            request.limit_bytes = 1;
+            request.limit_bytes = SMALL_PAGE;
         }
         let wait = Duration::from_millis(request.wait_ms).min(LONGEST_WAIT);
         let deadline = Instant::now() + wait;
@@ -164,15 +167,25 @@ impl Driver {
         Ok(())
     }
 
-    /// The logs have dropped what a tag needs: a newcomer begins its copy again.
-    pub(super) fn dropped(&mut self, session: u64, tag: Tag, detail: String) {
+    /// The logs have dropped what a tag needs: a newcomer begins its copy again, and whoever pulled
+    /// for it ends. Anybody else can only ask again.
+    pub(super) fn dropped(
+        &mut self,
+        session: u64,
+        tag: Tag,
+        detail: String,
+        retry: oneshot::Sender<()>,
+    ) {
         if session != self.session {
             return;
         }
         let joining = self.joining.get(&tag).cloned();
-        let (Some(stream), Some(joining)) = (self.streams.get_mut(&tag), joining) else {
+        // A write that is under way would be taken for one of the new copy's.
+        let stream = self.streams.get_mut(&tag).filter(|stream| !stream.is_writing());
+        let (Some(stream), Some(joining)) = (stream, joining) else {
             self.stuck.insert(tag, detail);
             self.show_streams();
+            let _ = retry.send(());
             return;
         };
         tracing::warn!(%tag, detail, "the copy is begun again");

@@ -1,7 +1,7 @@
 //! The whole service, over HTTP on loopback, on a simulated disk, with faked logs.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use plinth_api::commit_proxy::{LogPeer, Peer};
@@ -12,7 +12,7 @@ use plinth_api::storage::{
     ShardConfig, ShardConfigQuery, Status, TagAssignment, WATCH, WatchRequest,
 };
 use plinth_api::{Endpoint, ErrorCode, Nothing, Target};
-use plinth_runtime::{Runtime, Scope, ScopeGuard};
+use plinth_runtime::{Faults, Runtime, Scope, ScopeGuard};
 use plinth_service::{Exit, Host, Peers, Secrets, Sender, Transport};
 use plinth_storage::{Config, Limits};
 use plinth_store::{DiskDelays, SimulatedDisk};
@@ -51,8 +51,12 @@ async fn start_with(disk: &SimulatedDisk, limits: Limits) -> Running {
 }
 
 async fn start_as(name: &str, disk: &SimulatedDisk, limits: Limits) -> Running {
+    start_in(Runtime::real(), name, disk, limits).await
+}
+
+async fn start_in(runtime: Runtime, name: &str, disk: &SimulatedDisk, limits: Limits) -> Running {
     let (scope, end) = Scope::new();
-    let host = Host::bind(Runtime::real(), options(name)).await.unwrap();
+    let host = Host::bind(runtime, options(name)).await.unwrap();
     let pid = host.context().pid().clone();
     let limits = Limits { read_wait: Duration::from_millis(300), ..limits };
     let config = Config { directory: PathBuf::from("/data/storage-1"), foreman: None, limits };
@@ -431,6 +435,26 @@ async fn a_watch_fires_for_another_value_once_that_is_committed() {
     assert_eq!(ended.unwrap_err(), ErrorCode::StaleEpoch);
 }
 
+/// The marks that were passed.
+#[derive(Default)]
+struct Marks(Mutex<Vec<String>>);
+
+impl Marks {
+    fn of(&self, mark: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|passed| *passed == mark).count()
+    }
+}
+
+impl Faults for Marks {
+    fn fires(&self, _point: &'static str) -> bool {
+        false
+    }
+
+    fn passed(&self, mark: &dyn std::fmt::Display) {
+        self.0.lock().unwrap().push(mark.to_string());
+    }
+}
+
 impl Running {
     async fn source(&self) -> CopySource {
         let store = self.ask(STATUS, &Nothing {}).await.unwrap().store;
@@ -557,15 +581,27 @@ async fn a_newcomer_begins_again_where_the_logs_have_dropped_what_it_lacks() {
     source.status_when(|status| status.tags.iter().all(|tag| tag.durable == last)).await;
     log.drop_all();
 
-    let newcomer = start_as("storage-1@node-2", &disks[1], Limits::default()).await;
+    let marks = Arc::new(Marks::default());
+    let runtime = Runtime::real().with_faults(Arc::clone(&marks) as Arc<dyn Faults>);
+    let limits = Limits { retry_delay: Duration::from_millis(1), ..Limits::default() };
+    let newcomer = start_in(runtime, "storage-1@node-2", &disks[1], limits).await;
     newcomer.ask(ASSIGN, &joining(first, &[&log], &sources)).await.unwrap();
-    newcomer
-        .status_when(|status| {
-            let is_there =
-                |tag: &plinth_api::storage::TagStatus| tag.copying.is_none() && tag.durable >= last;
-            status.tags.len() == 2 && status.tags.iter().all(is_there)
-        })
-        .await;
+    let is_at = |version| {
+        let is_there = move |tag: &plinth_api::storage::TagStatus| {
+            tag.copying.is_none() && tag.durable >= version
+        };
+        move |status: &Status| status.tags.len() == 2 && status.tags.iter().all(is_there)
+    };
+    newcomer.status_when(is_at(last)).await;
+    // Each tag was begun again once. Who pulled what is dropped has ended, and does not have it begun
+    // anew while it follows the logs.
+    assert_eq!(marks.of("storage.copy_again"), 2);
+    for round in 0..20 {
+        let version = log.push(USER, set("round", &round.to_string()));
+        log.commit();
+        newcomer.status_when(is_at(version)).await;
+    }
+    assert_eq!(marks.of("storage.copy_again"), 2);
     newcomer.ask(ASSIGN, &assignment(first, &[&log])).await.unwrap();
     let next = log.push(USER, set("next", "1"));
     log.commit();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use plinth_api::coordinator::{ClusterHealth, Recoveries};
@@ -11,7 +12,8 @@ use plinth_api::director::LiveLayout;
 use plinth_system_config::Service;
 use plinth_test_processes::cluster::{Cluster, free_port, reference, up};
 use plinth_test_processes::eventually;
-use plinth_types::Tag;
+use plinth_types::{ServiceRef, Tag};
+use tokio::time::Instant;
 
 use crate::Outcome;
 
@@ -22,8 +24,16 @@ const LOST: &str = "node-3";
 /// Keys that are there before anything is lost.
 const BEFORE: usize = 200;
 
-/// A directory with the cluster file of four nodes, which miss a storage after two seconds.
-fn prepare(directory: &Path) -> anyhow::Result<()> {
+/// A cluster of so many nodes, which miss a storage after two seconds.
+fn start(directory: &Path, nodes: usize) -> anyhow::Result<Cluster> {
+    prepare(directory, nodes)?;
+    let mut command = up(directory)?;
+    command.args(["--gateway-port", &free_port()?.to_string()]);
+    Cluster::run(command, directory)
+}
+
+/// Writes the cluster file, with parameters of its own.
+fn prepare(directory: &Path, nodes: usize) -> anyhow::Result<()> {
     let mut coordinators = Vec::new();
     let mut held = Vec::new();
     for node in 1..=3 {
@@ -37,7 +47,7 @@ fn prepare(directory: &Path) -> anyhow::Result<()> {
     let file = serde_json::json!({
         "cluster": CLUSTER,
         "coordinators": coordinators,
-        "initial_nodes": ["node-1", "node-2", "node-3", "node-4"],
+        "initial_nodes": (1..=nodes).map(|node| format!("node-{node}")).collect::<Vec<_>>(),
         "parameters": { "storage_lost_ms": 2_000 },
     });
     std::fs::write(directory.join("cluster.json"), serde_json::to_vec(&file)?)?;
@@ -166,10 +176,7 @@ fn is_removed(cluster: &Cluster, node: &Path) -> Outcome {
 fn a_node_that_never_returns_is_replaced_while_puts_go_on_and_is_used_again_when_it_does() -> Outcome
 {
     let directory = tempfile::tempdir()?;
-    prepare(directory.path())?;
-    let mut command = up(directory.path())?;
-    command.args(["--gateway-port", &free_port()?.to_string()]);
-    let cluster = Cluster::run(command, directory.path())?;
+    let cluster = start(directory.path(), 4)?;
     let mut keys: Vec<String> = (0..BEFORE).map(|number| format!("before-{number}")).collect();
     for key in &keys {
         cluster.put(cluster.gateway()?, key, &"x".repeat(1_000))?;
@@ -196,9 +203,12 @@ fn a_node_that_never_returns_is_replaced_while_puts_go_on_and_is_used_again_when
     // The configuration says so: on disk, and to whoever asks.
     let config = replaced.recorded.config.config_version;
     ensure!(config > first.recorded.config.config_version);
-    let recoveries: Recoveries = cluster.get_json("/v1/recoveries")?;
-    let changes = &recoveries.recoveries[0].changes;
-    ensure!(changes.iter().any(|change| change.what.contains("has a whole copy")), "{changes:?}");
+    eventually("the change is told", || {
+        let recoveries: Recoveries = cluster.get_json("/v1/recoveries")?;
+        let changes = &recoveries.recoveries[0].changes;
+        ensure!(changes.iter().any(|one| one.what.contains("has a whole copy")), "{changes:?}");
+        Ok(())
+    })?;
 
     come_back(&node, &aside)?;
     is_removed(&cluster, &node)?;
@@ -207,5 +217,66 @@ fn a_node_that_never_returns_is_replaced_while_puts_go_on_and_is_used_again_when
     is_everywhere(&cluster, &keys)?;
     let coordinator = format!("coordinator-1@{LOST}");
     eventually("its coordinator is back", || cluster.process(|row| reference(row) == coordinator))?;
+    cluster.stop()
+}
+
+/// How many of these are on each node, without the one node that has none.
+fn by_node<'s>(services: impl Iterator<Item = &'s ServiceRef>) -> Vec<usize> {
+    let mut nodes = std::collections::BTreeMap::<String, usize>::new();
+    for service in services {
+        *nodes.entry(service.node.to_string()).or_default() += 1;
+    }
+    let mut counts: Vec<usize> = nodes.into_values().collect();
+    counts.sort_unstable();
+    counts
+}
+
+/// Whether the copies and the logs of each tag are spread over nodes like this, with nobody joining, and
+/// the status has this word for it.
+fn is_spread(cluster: &Cluster, counts: &[usize], health: &str) -> Outcome {
+    let recorded = layout(cluster)?.recorded.config.layout;
+    for team in &recorded.storage_teams {
+        let members = by_node(team.members.iter().map(|member| &member.service));
+        ensure!(members == counts && team.joining.is_empty(), "{team:?}");
+        let logs = by_node(recorded.logs_of(team.tag).map(|log| &log.service));
+        ensure!(logs == counts, "logs of {}: {logs:?}", team.tag);
+    }
+    let status = cluster.status()?;
+    ensure!(status.health == health, "{status:?}");
+    Ok(())
+}
+
+#[test]
+fn with_one_node_of_three_gone_for_good_there_are_three_copies_on_two_and_it_is_undone() -> Outcome
+{
+    let directory = tempfile::tempdir()?;
+    let cluster = start(directory.path(), 3)?;
+    let mut keys: Vec<String> = (0..BEFORE).map(|number| format!("before-{number}")).collect();
+    for key in &keys {
+        cluster.put(cluster.gateway()?, key, &"x".repeat(1_000))?;
+    }
+    eventually("three copies on three nodes", || is_spread(&cluster, &[1, 1, 1], "ready"))?;
+
+    let (node, aside) = (directory.path().join(LOST), directory.path().join("aside"));
+    lose(&cluster, &node, &aside)?;
+    let lost = Instant::now();
+    eventually("a first commit", || cluster.put(cluster.gateway()?, "first", "written"))?;
+    let first_commit = lost.elapsed();
+    keys.push("first".to_owned());
+    eventually("three copies on two nodes", || is_spread(&cluster, &[1, 2], "degraded"))?;
+    let three_copies = lost.elapsed();
+    eprintln!("first commit after {first_commit:?}, three copies after {three_copies:?}");
+    ensure!(first_commit < Duration::from_secs(10), "the first commit took {first_commit:?}");
+    is_everywhere(&cluster, &keys)?;
+
+    come_back(&node, &aside)?;
+    let back = Instant::now();
+    eventually("three copies on three nodes", || is_spread(&cluster, &[1, 1, 1], "ready"))?;
+    let undone = back.elapsed();
+    eprintln!("undone {undone:?} after its return");
+    ensure!(undone < Duration::from_secs(45), "it took {undone:?}");
+    eventually("a put", || cluster.put(cluster.gateway()?, "last", "it came back"))?;
+    keys.push("last".to_owned());
+    is_everywhere(&cluster, &keys)?;
     cluster.stop()
 }
