@@ -156,6 +156,20 @@ pub struct Recovery {
     /// The trace that shows it.
     #[serde(default)]
     pub trace_id: Option<String>,
+    /// How the storage teams have changed since, within the epoch, oldest first; the last 32.
+    #[serde(default)]
+    pub changes: Vec<TeamChange>,
+}
+
+/// A change of storage teams within an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TeamChange {
+    /// When it was recorded, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The configuration that it made.
+    pub config_version: ConfigVersion,
+    /// What has changed, in words.
+    pub what: String,
 }
 
 /// The recoveries, newest first.

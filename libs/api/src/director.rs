@@ -1,7 +1,7 @@
 //! The director: recovery, the system transaction, monitoring.
 
 use plinth_system_config::{Recorded, Service, SystemConfig};
-use plinth_types::{Epoch, Incarnation, Pid, ServiceRef};
+use plinth_types::{Epoch, Incarnation, Pid, ServiceRef, StoreId, Tag};
 use serde::{Deserialize, Serialize};
 
 use crate::{Endpoint, Nothing};
@@ -61,6 +61,12 @@ pub struct Status {
     /// How many transactions may begin; absent until commits are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<RateStatus>,
+    /// Storages that are being given a copy.
+    #[serde(default)]
+    pub copies: Vec<CopyProgress>,
+    /// Where there are fewer copies than there should be, or where copies or logs share a zone, in words.
+    #[serde(default)]
+    pub degraded: Vec<String>,
 }
 
 /// How many transactions may begin in the cluster, and what limits them.
@@ -90,6 +96,28 @@ pub struct StorageStanding {
     pub queue_bytes: u64,
     /// Whether its lag limits the rate: not while it catches up, nor when it has lost touch.
     pub heeded: bool,
+}
+
+/// How far a storage is that joins the team of a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CopyProgress {
+    /// The tag.
+    pub tag: Tag,
+    /// The newcomer.
+    pub service: ServiceRef,
+    /// Its directory.
+    pub store: StoreId,
+    /// The member that leaves once the copy is whole; none where the team grows.
+    #[serde(default)]
+    pub replaces: Option<ServiceRef>,
+    /// Keys that have come, durably. With the bytes, 0 while the newcomer does not answer.
+    pub keys: u64,
+    /// Bytes of keys and values that have come.
+    pub bytes: u64,
+    /// Bytes that the logs keep for it, about.
+    pub backlog_bytes: u64,
+    /// `waiting`, `copying`, `catching_up` or `whole`.
+    pub state: String,
 }
 
 /// A service's reference and its process.

@@ -94,6 +94,19 @@ pub struct CreateWorker {
     pub wait_ms: u64,
 }
 
+/// Orders a durable worker away that no layout names any more. The foreman obeys only once it has
+/// read, linearizably, at the coordinators that the recorded layout does not name the directory and
+/// that this epoch is the latest. It renames the directory, and deletes it an hour later.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RetireWorker {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its directory: another one under its name is left alone.
+    pub store: StoreId,
+    /// The epoch of the director that orders it.
+    pub epoch: Epoch,
+}
+
 /// A worker makes itself known, every second and at each start.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Announcement {
@@ -137,6 +150,8 @@ pub struct Health {
 pub const WORKERS: Endpoint<WorkersQuery, Workers> = Endpoint::get("/v1/workers");
 /// `POST /v1/workers`.
 pub const CREATE: Endpoint<CreateWorker, Worker> = Endpoint::post("/v1/workers");
+/// `POST /v1/workers/retire`.
+pub const RETIRE: Endpoint<RetireWorker, Nothing> = Endpoint::post("/v1/workers/retire");
 /// `POST /v1/workers/announce`.
 pub const ANNOUNCE: Endpoint<Announcement, Welcome> = Endpoint::post("/v1/workers/announce");
 /// `GET /v1/health`.

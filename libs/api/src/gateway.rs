@@ -467,7 +467,8 @@ pub struct WatchEvent {
 /// `GET /v1/status`: the cluster in one look.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ClusterStatus {
-    /// `ready`, `recovering` or `unavailable`.
+    /// `ready`; `degraded` where commits are accepted but copies are lacking or not spread over zones;
+    /// `recovering` or `unavailable`.
     pub health: String,
     /// The latest epoch.
     pub epoch: Epoch,

@@ -191,6 +191,19 @@ pub struct Kept {
     pub recorded: Option<Recorded>,
 }
 
+/// What the log keeps of a tag for one of its members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct MemberBacklog {
+    /// The tag.
+    pub tag: Tag,
+    /// The member.
+    pub store: StoreId,
+    /// It has everything up to here durably.
+    pub popped: Version,
+    /// Bytes of what it has yet to make durable, about.
+    pub bytes: u64,
+}
+
 /// `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Status {
@@ -213,6 +226,9 @@ pub struct Status {
     /// Where it has more of them, it takes no more.
     #[serde(default)]
     pub queue_limit_bytes: u64,
+    /// How far each member is behind, and each newcomer that is given a copy.
+    #[serde(default)]
+    pub backlogs: Vec<MemberBacklog>,
     /// The newest configuration that it keeps: epoch and number.
     pub config: Option<(Epoch, ConfigVersion)>,
 }

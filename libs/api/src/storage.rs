@@ -3,7 +3,7 @@
 use plinth_types::{Epoch, Incarnation, Key, KeyRange, StoreId, Tag, Value, ValueBytes, Version};
 use serde::{Deserialize, Serialize};
 
-use crate::commit_proxy::LogPeer;
+use crate::commit_proxy::{LogPeer, Peer};
 use crate::log::Generation;
 use crate::{Endpoint, Nothing, Problem};
 
@@ -14,6 +14,26 @@ pub struct TagAssignment {
     pub tag: Tag,
     /// Its keys.
     pub ranges: Vec<KeyRange>,
+    /// Where the storage gets a copy from, while it joins the tag's team; none for a member. A tag
+    /// that is being joined is not read here, even once the copy is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joining: Option<Joining>,
+}
+
+/// Where a storage that joins a team gets its copy from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Joining {
+    /// Members of the team that run and have a whole copy, best first.
+    pub sources: Vec<CopySource>,
+}
+
+/// A member that others may copy from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CopySource {
+    /// Its directory.
+    pub store: StoreId,
+    /// Who it is, and its process.
+    pub peer: Peer,
 }
 
 /// Takes up an epoch: drops back to RV where it is past it, then pulls from the epoch's logs.
@@ -183,6 +203,22 @@ pub struct TagStatus {
     pub oldest: Version,
     /// The newest known committed version that it heard of.
     pub known_committed: Version,
+    /// How far the copy is that it takes from a member; none for a whole one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copying: Option<CopyStatus>,
+}
+
+/// How far a copy is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CopyStatus {
+    /// Keys that have come, durably.
+    pub keys: u64,
+    /// Bytes of keys and values that have come, durably.
+    pub bytes: u64,
+    /// Whether everything has come, and only the logs have to be caught up with.
+    pub catching_up: bool,
+    /// The copy is whole once the logs have been followed to here; 0 before anything has come.
+    pub whole_at: Version,
 }
 
 /// `GET /v1/status`.
@@ -226,6 +262,54 @@ pub struct ShardConfig {
     pub shards: Vec<KeyValue>,
 }
 
+/// Asks a member for a part of what it has on disk. Not a read at a version: each page is as of the
+/// version that the member says, which is known to be committed, and a later one is as of the same
+/// or a later version.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PageRequest {
+    /// The epoch of both.
+    pub epoch: Epoch,
+    /// The member's directory; another one under its name refuses.
+    pub source: StoreId,
+    /// The directory that the copy is for.
+    pub newcomer: StoreId,
+    /// The tag.
+    pub tag: Tag,
+    /// The keys that are still to come, from the first one on. Within one of the tag's ranges.
+    pub range: KeyRange,
+    /// As of this version at the earliest.
+    pub at_least: Version,
+    /// About so many bytes, and at least one key.
+    pub limit_bytes: u64,
+    /// How long the member may wait until it has that version on disk, in milliseconds. At most
+    /// 30,000.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// A part of what a member has on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Page {
+    /// The member's directory.
+    pub source: StoreId,
+    /// The directory that asked.
+    pub newcomer: StoreId,
+    /// The tag.
+    pub tag: Tag,
+    /// The version that the page is as of.
+    pub version: Version,
+    /// The epoch of that version.
+    pub epoch: Epoch,
+    /// The keys that the page is about: from the first that was asked for to where it was cut short.
+    pub range: KeyRange,
+    /// Every key of the range that has a value, in their order.
+    pub items: Vec<KeyValue>,
+    /// CRC-32C over everything above.
+    pub checksum: u32,
+}
+
+/// `POST /v1/pages`.
+pub const PAGE: Endpoint<PageRequest, Page> = Endpoint::post("/v1/pages");
 /// `PUT /v1/assignment`.
 pub const ASSIGN: Endpoint<Assignment, Nothing> = Endpoint::put("/v1/assignment");
 /// `POST /v1/reads`.

@@ -72,6 +72,13 @@ impl Runtime {
         self
     }
 
+    /// The same world with other fault points, for a test.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Arc<dyn Faults>) -> Self {
+        self.faults = faults;
+        self
+    }
+
     /// The process' number, for people to read: the operating system's in the real world, else 0
     /// unless set.
     #[must_use]

@@ -118,6 +118,9 @@ pub struct Parameters {
     pub window_versions: u64,
     /// Log bytes that a storage may lag behind before it is dropped. 1 MiB to 1 TiB.
     pub max_log_backlog_bytes: u64,
+    /// How long a storage must have been gone before another one is given a copy in its place. 1,000
+    /// to 604,800,000 (a week).
+    pub storage_lost_ms: u64,
 }
 
 impl Default for Parameters {
@@ -135,6 +138,7 @@ impl Default for Parameters {
             system_transaction_timeout_ms: 10_000,
             window_versions: 5_000_000,
             max_log_backlog_bytes: 1 << 30,
+            storage_lost_ms: 30_000,
         }
     }
 }
@@ -187,8 +191,25 @@ pub struct LogEntry<S = Service> {
 pub struct StorageTeam<S = Service> {
     /// Its stream in the logs.
     pub tag: Tag,
-    /// The copies.
+    /// The copies: each has everything, or what it lacks is in the logs.
     pub members: Vec<StorageMember<S>>,
+    /// Storages that are being given a copy. The logs keep the tag's data for them; they are not
+    /// read, and count for nothing. Left out where there are none, so that a release that does not
+    /// know them reads the same.
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    pub joining: Vec<JoiningMember<S>>,
+}
+
+/// A storage that is being given a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct JoiningMember<S = Service> {
+    /// Which directory.
+    pub store: StoreId,
+    /// Who.
+    pub service: S,
+    /// The member that leaves once it has one; none where the team grows.
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<StoreId>,
 }
 
 /// A storage in a team.

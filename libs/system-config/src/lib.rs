@@ -23,8 +23,9 @@ pub use codec::{
     DecodeError, EncodeError, ShardMismatch, Stored, decode, decode_stored, encode, encode_stored,
 };
 pub use config::{
-    Coordinator, Layout, LogEntry, NodeEntry, Parameters, Policies, Recorded, ResolverEntry,
-    Service, ShardMap, ShardSummary, SpreadPolicy, StorageMember, StorageTeam, SystemConfig,
+    Coordinator, JoiningMember, Layout, LogEntry, NodeEntry, Parameters, Policies, Recorded,
+    ResolverEntry, Service, ShardMap, ShardSummary, SpreadPolicy, StorageMember, StorageTeam,
+    SystemConfig,
 };
 pub use directory::{Directory, UnknownPid};
 pub use envelope::{Envelope, EnvelopeError};

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 /// The newest level of the written form that this release reads and writes.
-pub const FORMAT_LEVEL: u32 = 1;
+pub const FORMAT_LEVEL: u32 = 2;
 
 /// One level up or down.
 struct Step {
@@ -16,7 +16,8 @@ struct Step {
 }
 
 /// The step at index n leads from level n to level n + 1 and back.
-const STEPS: [Step; FORMAT_LEVEL as usize] = [Step { up: from_0_to_1, down: from_1_to_0 }];
+const STEPS: [Step; FORMAT_LEVEL as usize] =
+    [Step { up: from_0_to_1, down: from_1_to_0 }, Step { up: from_1_to_2, down: from_2_to_1 }];
 
 /// Why a body can't be brought from one level to the next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +85,32 @@ fn from_1_to_0(config: &mut Map<String, Value>) -> Result<(), String> {
     }
 }
 
+/// Level 1 had no storages that join a team, and no time after which one is lost.
+fn from_1_to_2(config: &mut Map<String, Value>) -> Result<(), String> {
+    // A configuration without parameters has the default ones.
+    if let Some(parameters) = config.get_mut("parameters").and_then(Value::as_object_mut) {
+        parameters.insert("storage_lost_ms".to_owned(), LEVEL_2_STORAGE_LOST_MS.into());
+    }
+    Ok(())
+}
+
+fn from_2_to_1(config: &mut Map<String, Value>) -> Result<(), String> {
+    let teams = field(config, "layout")?.get("storage_teams").and_then(Value::as_array);
+    if teams.into_iter().flatten().any(|team| team.get("joining").is_some()) {
+        return Err("level 1 knows no storages that join a team".to_owned());
+    }
+    let parameters = config.get_mut("parameters").and_then(Value::as_object_mut);
+    match parameters.and_then(|parameters| parameters.remove("storage_lost_ms")) {
+        Some(lost) if lost != LEVEL_2_STORAGE_LOST_MS => {
+            Err("level 1 knows no storage_lost_ms but the default one".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Spelled out, as are the default policies of level 1.
+const LEVEL_2_STORAGE_LOST_MS: u64 = 30_000;
+
 /// Spelled out, because a level's meaning must not follow later changes of a type's defaults.
 fn level_1_default_policies() -> Value {
     serde_json::json!({ "spread": "zone" })
@@ -96,12 +123,17 @@ mod tests {
 
     #[test]
     fn up_and_down_again_is_the_same() {
-        let old = json!({"layout": {"proxies": ["a"]}, "format_level": 0});
+        let old = json!({"layout": {"proxies": ["a"]}, "parameters": {}, "format_level": 0});
         let mut config = old.clone();
         upgrade(&mut config, 0).unwrap();
         assert_eq!(
             config,
-            json!({"layout": {"commit_proxies": ["a"]}, "format_level": 0, "policies": {"spread": "zone"}})
+            json!({
+                "layout": {"commit_proxies": ["a"]},
+                "parameters": {"storage_lost_ms": 30_000},
+                "format_level": 0,
+                "policies": {"spread": "zone"},
+            })
         );
         downgrade(&mut config, 0).unwrap();
         assert_eq!(config, old);
@@ -117,9 +149,17 @@ mod tests {
 
     #[test]
     fn what_an_old_level_cannot_say_is_refused() {
-        let mut config = json!({"layout": {"commit_proxies": []}, "policies": {"spread": "rack"}});
+        let mut config = json!({"layout": {"commit_proxies": []}, "policies": {"spread": "rack"}, "parameters": {}});
         let error = downgrade(&mut config, 0).unwrap_err();
         assert_eq!((error.from, error.to), (1, 0));
+        let layout = json!({"storage_teams": [{"tag": 1, "members": [], "joining": [{}]}]});
+        for config in [
+            json!({"layout": layout, "parameters": {"storage_lost_ms": 30_000}}),
+            json!({"layout": {}, "parameters": {"storage_lost_ms": 1_000}}),
+        ] {
+            let error = downgrade(&mut config.clone(), 1).unwrap_err();
+            assert_eq!((error.from, error.to), (2, 1), "{config}");
+        }
         assert!(upgrade(&mut json!({}), 0).is_err());
         assert!(upgrade(&mut json!([]), 0).is_err());
     }

@@ -56,13 +56,14 @@ const fn parameter(name: &'static str, value: u64, least: u64, most: u64) -> Par
 }
 
 const MINUTE_MS: u64 = 60_000;
+const WEEK_MS: u64 = 7 * 24 * 60 * MINUTE_MS;
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 
 impl Parameters {
     /// Every parameter by name, in the order of the fields.
     #[must_use]
-    pub fn all(&self) -> [Parameter; 12] {
+    pub fn all(&self) -> [Parameter; 13] {
         // Taken apart by name, so that a new field can't be forgotten here.
         let Parameters {
             replication,
@@ -77,6 +78,7 @@ impl Parameters {
             system_transaction_timeout_ms,
             window_versions,
             max_log_backlog_bytes,
+            storage_lost_ms,
         } = *self;
         [
             parameter("replication", replication.into(), 1, 5),
@@ -96,6 +98,7 @@ impl Parameters {
             ),
             parameter("window_versions", window_versions, 1_000_000, 60_000_000),
             parameter("max_log_backlog_bytes", max_log_backlog_bytes, MIB, TIB),
+            parameter("storage_lost_ms", storage_lost_ms, 1_000, WEEK_MS),
         ]
     }
 

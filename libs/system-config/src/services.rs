@@ -4,7 +4,9 @@ use std::convert::Infallible;
 
 use plinth_types::{ServiceKind, StoreId, Tag};
 
-use crate::{Layout, LogEntry, ResolverEntry, StorageMember, StorageTeam, SystemConfig};
+use crate::{
+    JoiningMember, Layout, LogEntry, ResolverEntry, StorageMember, StorageTeam, SystemConfig,
+};
 
 impl<S> Layout<S> {
     /// The same layout with every service named in another way.
@@ -62,7 +64,18 @@ impl<S> Layout<S> {
                             })
                         })
                         .collect::<Result<_, E>>()?;
-                    Ok(StorageTeam { tag: team.tag, members })
+                    let joining = team
+                        .joining
+                        .iter()
+                        .map(|newcomer| {
+                            Ok(JoiningMember {
+                                store: newcomer.store,
+                                service: name(&newcomer.service)?,
+                                replaces: newcomer.replaces,
+                            })
+                        })
+                        .collect::<Result<_, E>>()?;
+                    Ok(StorageTeam { tag: team.tag, members, joining })
                 })
                 .collect::<Result<_, E>>()?,
         })
@@ -79,14 +92,15 @@ impl<S> Layout<S> {
         single.into_iter().chain(proxies).chain(resolvers).chain(durable)
     }
 
-    /// Every durable worker with its directory, once for each place: logs, then storages by team.
+    /// Every durable worker with its directory, once for each place: logs, then storages by team,
+    /// those that are joining it last.
     pub fn durable(&self) -> impl Iterator<Item = (ServiceKind, StoreId, &S)> {
         let logs = self.logs.iter().map(|log| (ServiceKind::Log, log.store, &log.service));
         let storages = self
             .storage_teams
             .iter()
-            .flat_map(|team| &team.members)
-            .map(|member| (ServiceKind::Storage, member.store, &member.service));
+            .flat_map(StorageTeam::everybody)
+            .map(|(store, service)| (ServiceKind::Storage, store, service));
         logs.chain(storages)
     }
 
@@ -96,7 +110,7 @@ impl<S> Layout<S> {
         self.durable().any(|(_, named, _)| named == store)
     }
 
-    /// The storages of a tag; none if the tag has no team.
+    /// The storages of a tag that have a copy; none if the tag has no team.
     #[must_use]
     pub fn team(&self, tag: Tag) -> &[StorageMember<S>] {
         self.storage_teams.iter().find(|team| team.tag == tag).map_or(&[], |team| &team.members)
@@ -111,6 +125,23 @@ impl<S> Layout<S> {
     /// The logs that hold a tag.
     pub fn logs_of(&self, tag: Tag) -> impl Iterator<Item = &LogEntry<S>> {
         self.logs.iter().filter(move |log| log.tags.contains(&tag))
+    }
+}
+
+impl<S> StorageTeam<S> {
+    /// Members, and then those that are joining, with their directories. The logs keep the tag's data
+    /// for all of them.
+    pub fn everybody(&self) -> impl Iterator<Item = (StoreId, &S)> {
+        let members = self.members.iter().map(|member| (member.store, &member.service));
+        members.chain(self.joining.iter().map(|newcomer| (newcomer.store, &newcomer.service)))
+    }
+
+    /// Takes a member out. A newcomer that was to take its place joins beside the others.
+    pub fn drop_member(&mut self, store: StoreId) {
+        self.members.retain(|member| member.store != store);
+        for newcomer in &mut self.joining {
+            newcomer.replaces.take_if(|replaces| *replaces == store);
+        }
     }
 }
 

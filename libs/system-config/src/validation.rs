@@ -12,7 +12,8 @@ use plinth_types::{
 };
 
 use crate::{
-    FORMAT_LEVEL, Layout, ParameterError, Recorded, ShardMismatch, ShardProblem, SystemConfig,
+    FORMAT_LEVEL, JoiningMember, Layout, ParameterError, Recorded, ShardMismatch, ShardProblem,
+    StorageTeam, SystemConfig,
 };
 
 /// Something that a configuration must not be.
@@ -106,6 +107,18 @@ pub enum Problem {
         tag: Tag,
         /// The storage.
         service: ServiceRef,
+    },
+    /// A newcomer is to replace who is no member, or whom another one replaces.
+    #[error(
+        "{service} is to replace store {replaces} in the storage team of tag {tag}, which is no member of it that nobody else replaces"
+    )]
+    ReplacesNobody {
+        /// The tag.
+        tag: Tag,
+        /// The newcomer.
+        service: ServiceRef,
+        /// Whom it is to replace.
+        replaces: StoreId,
     },
     /// Nobody records a tag's mutations.
     #[error("tag {0} has a storage team, but no log holds it")]
@@ -401,11 +414,12 @@ fn tag_problems(layout: &Layout<ServiceRef>, used: &[Tag], problems: &mut Vec<Pr
             problems.push(Problem::EmptyTeam(tag));
         }
         let mut members = BTreeSet::new();
-        for member in &team.members {
-            if !members.insert(&member.service) {
-                problems.push(Problem::TwiceInTeam { tag, service: member.service.clone() });
+        for (_, service) in team.everybody() {
+            if !members.insert(service) {
+                problems.push(Problem::TwiceInTeam { tag, service: service.clone() });
             }
         }
+        problems.extend(replacement_problems(team));
         if layout.logs_of(tag).next().is_none() {
             problems.push(Problem::NoLog(tag));
         }
@@ -422,6 +436,20 @@ fn tag_problems(layout: &Layout<ServiceRef>, used: &[Tag], problems: &mut Vec<Pr
             }
         }
     }
+}
+
+fn replacement_problems(team: &StorageTeam<ServiceRef>) -> Vec<Problem> {
+    let tag = team.tag;
+    let mut left: BTreeSet<StoreId> = team.members.iter().map(|member| member.store).collect();
+    let mut problems = Vec::new();
+    for JoiningMember { service, replaces, .. } in &team.joining {
+        if let Some(replaces) = *replaces
+            && !left.remove(&replaces)
+        {
+            problems.push(Problem::ReplacesNobody { tag, service: service.clone(), replaces });
+        }
+    }
+    problems
 }
 
 fn store_problems(layout: &Layout<ServiceRef>, problems: &mut Vec<Problem>) {

@@ -145,6 +145,12 @@ pub(crate) fn assess(seen: &Seen<'_>) -> ClusterHealth {
             reasons.push(format!("{node} does not report"));
         }
     }
+    for team in &config.layout.storage_teams {
+        for newcomer in &team.joining {
+            let (service, tag) = (&newcomer.service, team.tag);
+            reasons.push(format!("{service} is being given a copy of tag {tag}"));
+        }
+    }
     let copies = usize::try_from(config.parameters.replication).unwrap_or(usize::MAX);
     let data = seen.data(&config.layout, &mut reasons);
     for group in &data {

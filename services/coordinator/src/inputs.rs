@@ -226,7 +226,13 @@ async fn ask_worker(context: &Context, service: &ServiceRef, target: &Target) ->
                 .map(|tag| tag.version.max(tag.durable))
                 .max()
                 .unwrap_or_default(),
-            tags: status.tags.iter().map(|tag| tag.tag).collect(),
+            // A copy that is not whole is none.
+            tags: status
+                .tags
+                .iter()
+                .filter(|tag| tag.copying.is_none())
+                .map(|tag| tag.tag)
+                .collect(),
             shards,
         }
     });

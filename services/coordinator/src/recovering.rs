@@ -193,7 +193,8 @@ fn without_lost(state: &ClusterState, living: &BTreeSet<StoreId>) -> Result<Chan
     let mut lost = Vec::new();
     for team in &mut next.config.layout.storage_teams {
         if team.tag == Tag::SYSTEM {
-            lost.extend(team.members.extract_if(.., |member| !is_there(member)));
+            lost.extend(team.members.iter().filter(|member| !is_there(member)).cloned());
+            lost.iter().for_each(|member| team.drop_member(member.store));
             if team.members.is_empty() {
                 return Err(format!(
                     "no storage of the config team is there: bring one of {} back",

@@ -47,6 +47,14 @@ pub(crate) const PROBES: usize = 64;
 pub(crate) const MAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a foreman that could not make a worker is left alone.
 pub(crate) const MAKE_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two looks at the storage teams.
+pub(crate) const REPLICATION_PERIOD: Duration = Duration::from_secs(1);
+/// The same while a copy is being taken.
+pub(crate) const REPLICATION_PERIOD_BUSY: Duration = Duration::from_millis(200);
+/// How long a zone where a log is lacking must have been back before the epoch ends for it.
+pub(crate) const SPREAD_AFTER: Duration = Duration::from_secs(5);
+/// How long a foreman that could not make or remove a worker is left alone.
+pub(crate) const REPLICATION_PAUSE: Duration = Duration::from_secs(5);
 /// How long a log may take to truncate and copy.
 pub(crate) const REPLAY_LIMIT: Duration = Duration::from_secs(60);
 /// How long a recovery waits for a storage to take up the epoch or to keep the configuration. One

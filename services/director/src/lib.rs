@@ -21,8 +21,12 @@
 //! Decisions are pure and apart from I/O: which logs count and when they are enough
 //! (`locking::machine`), the versions (`choosing_version`), who sits where
 //! (`recruiting::placement`), what everybody is told (`plan`), when the system transaction is proved
-//! (`system_transaction::proof`), which storage has to be told again (`tending`), how many
-//! transactions may begin (`rate::controller`).
+//! (`system_transaction::proof`), which storage has to be told again (`tending`), who joins and who
+//! leaves a storage team (`teams`), how many transactions may begin (`rate::controller`).
+//!
+//! While the epoch lasts, storages are no cause to end it. One that is gone for good is replaced
+//! meanwhile: another one is given a copy and takes its place, each step a change of the recorded
+//! configuration (`replicating`, `amending`).
 //!
 //! **What it refuses to do.** It repairs nothing in place: whatever fails, it tells the coordinators
 //! why (`fatal`) and exits, and the next epoch begins with another director. It serves one epoch in
@@ -30,6 +34,7 @@
 //! alone, and never takes silence for an answer: where something is lacking, it waits `stalled` and
 //! says so. Storages, gateways, foremen and coordinators are no cause to end an epoch.
 
+mod amending;
 mod config;
 mod coordinators;
 mod desk;
@@ -43,8 +48,10 @@ mod progress;
 mod rate;
 mod registry;
 mod reign;
+mod replicating;
 #[cfg(test)]
 mod samples;
+mod teams;
 mod tending;
 
 use std::sync::Arc;

@@ -47,6 +47,24 @@ impl Live {
         });
     }
 
+    /// Another configuration is recorded within the epoch.
+    pub(crate) fn amend(&self, recorded: &Recorded) {
+        self.change(|live| {
+            let known = live.directory.drain(..).map(|placed| (placed.service, placed.pid));
+            let directory: Directory = known.collect();
+            live.config = recorded.config.to_memory(&directory);
+            live.recorded = recorded.clone();
+            live.directory = placed(&directory);
+        });
+    }
+
+    /// The processes that are known.
+    pub(crate) fn directory(&self) -> Directory {
+        let live = self.0.borrow();
+        let known = live.iter().flat_map(|live| &live.directory);
+        known.map(|placed| (placed.service.clone(), placed.pid.clone())).collect()
+    }
+
     /// The index bumps only where something changes.
     fn change(&self, apply: impl FnOnce(&mut LiveLayout)) {
         self.0.send_if_modified(|current| {
@@ -99,5 +117,11 @@ mod tests {
         live.place(&storage, None);
         assert_eq!(member(), (Service::Down(storage), 0));
         assert!(seen.borrow().as_ref().unwrap().accepting_commits);
+        let mut next = recorded();
+        next.config.config_version = next.config.config_version.next();
+        live.amend(&next);
+        live.amend(&next);
+        assert_eq!(index(), Some(5));
+        assert_eq!(seen.borrow().as_ref().unwrap().recorded, next);
     }
 }

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plinth_api::commit_proxy::{LogPeer, Peer, ResolverPeer};
-use plinth_api::log::{CopySource, Generation, TagMembers};
+use plinth_api::log::{Generation, TagMembers};
+use plinth_api::storage::{CopySource, Joining, TagAssignment};
 use plinth_api::{commit_proxy, log, resolver, sequencer, storage};
 use plinth_system_config::{
     Coordinator, FORMAT_LEVEL, Layout, LogEntry, NodeEntry, Parameters, Policies, Recorded,
@@ -17,6 +18,7 @@ use plinth_types::{
 
 use crate::phases::choosing_version::Versions;
 use crate::phases::locking::LockedLog;
+use crate::registry::{Registry, Whereabouts};
 
 /// Who begins the epoch, and where.
 #[derive(Clone, Debug)]
@@ -70,7 +72,7 @@ pub(crate) struct Plan {
     pub(crate) recruits: Recruits,
     incarnation: Incarnation,
     /// What each log copies and from whom.
-    copies: BTreeMap<StoreId, Vec<CopySource>>,
+    copies: BTreeMap<StoreId, Vec<log::CopySource>>,
 }
 
 /// Why there is no plan.
@@ -106,7 +108,10 @@ fn assign_tags(logs: &[LogRecruit], tags: &[Tag], copies: usize) -> Vec<Vec<Tag>
 
 /// Where a log gets the tags that it does not have: from survivors that hold them, as few of them
 /// as possible. One survivor need not hold every tag.
-fn copy_sources(missing: &[Tag], survivors: &[LockedLog]) -> Result<Vec<CopySource>, PlanError> {
+fn copy_sources(
+    missing: &[Tag],
+    survivors: &[LockedLog],
+) -> Result<Vec<log::CopySource>, PlanError> {
     let mut left: BTreeSet<Tag> = missing.iter().copied().collect();
     let mut sources = Vec::new();
     while let Some(first) = left.first().copied() {
@@ -118,7 +123,7 @@ fn copy_sources(missing: &[Tag], survivors: &[LockedLog]) -> Result<Vec<CopySour
             .ok_or(PlanError::NoSource(first))?;
         let tags: Vec<Tag> = left.iter().copied().filter(|tag| source.tags.contains(tag)).collect();
         left.retain(|tag| !tags.contains(tag));
-        sources.push(CopySource { pid: source.pid.clone(), tags });
+        sources.push(log::CopySource { pid: source.pid.clone(), tags });
     }
     Ok(sources)
 }
@@ -231,7 +236,11 @@ impl Plan {
 
     /// What each log is told.
     pub(crate) fn log_assignments(&self) -> Vec<(Peer, log::Assignment)> {
-        let members = |tag| self.layout().team(tag).iter().map(|member| member.store).collect();
+        let teams = &self.layout().storage_teams;
+        let members = |tag| {
+            let team = teams.iter().filter(|team| team.tag == tag);
+            team.flat_map(StorageTeam::everybody).map(|(store, _)| store).collect()
+        };
         let assignments = self.recruits.logs.iter().zip(&self.layout().logs).map(|(log, entry)| {
             let tags = entry.tags.iter().map(|&tag| TagMembers { tag, members: members(tag) });
             let assignment = log::Assignment {
@@ -298,24 +307,44 @@ impl Plan {
         }
     }
 
-    /// Every storage of the layout, once.
+    /// The same epoch with another configuration.
+    pub(crate) fn amended(&self, recorded: Recorded) -> Plan {
+        Plan { recorded, ..self.clone() }
+    }
+
+    /// Every storage of the layout, once, newcomers included.
     pub(crate) fn storages(&self) -> BTreeMap<StoreId, ServiceRef> {
+        let everybody = self.layout().storage_teams.iter().flat_map(StorageTeam::everybody);
+        everybody.map(|(store, service)| (store, service.clone())).collect()
+    }
+
+    /// The storages that are members of a team.
+    pub(crate) fn members(&self) -> BTreeMap<StoreId, ServiceRef> {
         let members = self.layout().storage_teams.iter().flat_map(|team| &team.members);
         members.map(|member| (member.store, member.service.clone())).collect()
     }
 
+    /// What a storage is told that it holds or is to take a copy of, from the members that run.
+    pub(crate) fn tags_of(&self, store: StoreId, nodes: &Registry) -> Vec<TagAssignment> {
+        let assignment = |team: &StorageTeam<ServiceRef>| {
+            let is_member = team.members.iter().any(|member| member.store == store);
+            let is_joining = team.joining.iter().any(|newcomer| newcomer.store == store);
+            (is_member || is_joining).then(|| TagAssignment {
+                tag: team.tag,
+                ranges: self.recorded.shards.ranges_of(team.tag).collect(),
+                joining: (!is_member).then(|| Joining { sources: sources(team, nodes) }),
+            })
+        };
+        self.layout().storage_teams.iter().filter_map(assignment).collect()
+    }
+
     /// What a storage is told.
-    pub(crate) fn storage_assignment(&self, store: StoreId) -> storage::Assignment {
-        let has = |team: &&StorageTeam<ServiceRef>| team.members.iter().any(|m| m.store == store);
-        let tags = self.layout().storage_teams.iter().filter(has).map(|team| {
-            let ranges = self.recorded.shards.ranges_of(team.tag).collect();
-            storage::TagAssignment { tag: team.tag, ranges }
-        });
+    pub(crate) fn storage_assignment(&self, tags: Vec<TagAssignment>) -> storage::Assignment {
         storage::Assignment {
             epoch: self.layout().epoch,
             director: self.incarnation,
             generation: self.generation(),
-            tags: tags.collect(),
+            tags,
             logs: self.log_peers(),
             window_versions: self.parameters().window_versions,
         }
@@ -329,6 +358,16 @@ impl Plan {
             recorded: self.recorded.clone(),
         }
     }
+}
+
+/// The members of a team that run.
+fn sources(team: &StorageTeam<ServiceRef>, nodes: &Registry) -> Vec<CopySource> {
+    let source = |member: &StorageMember<ServiceRef>| {
+        let Whereabouts::Up(pid) = nodes.find(&member.service, member.store) else { return None };
+        let peer = Peer { service: member.service.clone(), pid: pid.clone() };
+        Some(CopySource { store: member.store, peer })
+    };
+    team.members.iter().filter_map(source).collect()
 }
 
 /// The nodes that were ever seen, and those that the layout or the coordinators name besides.
@@ -369,7 +408,7 @@ pub(crate) fn first_teams(
         let from = if tag == Tag::SYSTEM { 0 } else { taken };
         taken += if tag == Tag::SYSTEM { 0 } else { size };
         let members = storages.iter().cycle().skip(from % storages.len().max(1)).take(size);
-        StorageTeam { tag, members: members.cloned().collect() }
+        StorageTeam { tag, members: members.cloned().collect(), joining: vec![] }
     };
     shards.tags().into_iter().map(team).collect()
 }
@@ -439,7 +478,7 @@ mod tests {
     }
 
     fn copies(plan: &Plan) -> Vec<Vec<(u64, Vec<u32>)>> {
-        let of = |source: &CopySource| {
+        let of = |source: &log::CopySource| {
             (source.pid.incarnation.0, source.tags.iter().map(|tag| tag.0).collect())
         };
         let assignments = plan.log_assignments();
@@ -489,7 +528,8 @@ mod tests {
         assert!(copies(&plan).iter().all(Vec::is_empty));
         assert_eq!(plan.components().count(), 7);
         assert_eq!(plan.storages().len(), 3);
-        let storage = plan.storage_assignment(StoreId(11));
+        let tags = plan.tags_of(StoreId(11), &Registry::default());
+        let storage = plan.storage_assignment(tags);
         assert_eq!(storage.tags[0].ranges, [KeyRange::system_shard()]);
         assert_eq!((storage.tags.len(), storage.logs.len()), (2, 3));
         let (_, told) = &plan.log_assignments()[0];

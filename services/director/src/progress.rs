@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use plinth_api::director::{PhaseTime, RateStatus, Status};
+use plinth_api::director::{CopyProgress, PhaseTime, RateStatus, Status};
 use plinth_system_config::{PhaseDuration, RecoveryPhase};
 use plinth_types::Epoch;
 
@@ -16,6 +16,8 @@ struct Timeline {
     stalled: Option<String>,
     phases: Vec<(RecoveryPhase, Duration, Option<Duration>)>,
     rate: Option<RateStatus>,
+    copies: Vec<CopyProgress>,
+    degraded: Vec<String>,
 }
 
 /// The course of a recovery. Times count from the appointment.
@@ -61,6 +63,18 @@ impl Progress {
         self.timeline().rate = Some(rate);
     }
 
+    /// How far the copies are, and where copies are lacking. What has changed is logged.
+    pub(crate) fn show_copies(&self, copies: Vec<CopyProgress>, degraded: Vec<String>) {
+        let mut timeline = self.timeline();
+        if timeline.degraded != degraded {
+            match degraded.is_empty() {
+                true => tracing::info!("every copy is there"),
+                false => tracing::warn!(degraded = degraded.join("; "), "copies are lacking"),
+            }
+        }
+        (timeline.copies, timeline.degraded) = (copies, degraded);
+    }
+
     pub(crate) fn status(&self) -> Status {
         let timeline = self.timeline();
         let phase = timeline.phases.last().map_or(STANDBY, |(phase, ..)| phase.as_str());
@@ -69,6 +83,8 @@ impl Progress {
             phase: phase.to_owned(),
             stalled: timeline.stalled.clone(),
             rate: timeline.rate.clone(),
+            copies: timeline.copies.clone(),
+            degraded: timeline.degraded.clone(),
             phases: timeline
                 .phases
                 .iter()

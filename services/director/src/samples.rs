@@ -59,7 +59,7 @@ pub(crate) fn recorded() -> Recorded {
         .zip(nodes)
         .map(|(store, node)| StorageMember { store: StoreId(store), service: on("storage", node) })
         .collect();
-    let team = |tag| StorageTeam { tag: Tag(tag), members: members.clone() };
+    let team = |tag| StorageTeam { tag: Tag(tag), members: members.clone(), joining: vec![] };
     let layout = Layout {
         epoch: Epoch(3),
         recovery_version: Version(500),

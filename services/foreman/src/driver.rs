@@ -7,12 +7,13 @@ use std::sync::Arc;
 use plinth_api::foreman::{Announcement, CreateWorker, Health, NodeOrders, NodeReport, Welcome};
 use plinth_service::Context;
 use plinth_store::Disk;
-use plinth_types::{NodeId, ServiceName, ServiceRef};
+use plinth_types::{NodeId, ServiceName, ServiceRef, StoreId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{Config, STOP_GRACE};
 use crate::directory::{DirectoryError, NodeDirectory};
+use crate::retiring;
 use crate::spawner::{Ending, Process, Spawner, WorkerOrder};
 use crate::workers::{Command, Refusal, Workers};
 
@@ -24,6 +25,12 @@ pub(crate) enum Message {
     Create(CreateWorker, oneshot::Sender<Result<(), Refusal>>),
     /// A stateless worker is to go.
     Remove(ServiceName, oneshot::Sender<Result<(), Refusal>>),
+    /// A durable worker is to end, and to stay so.
+    Retire(ServiceName, StoreId, oneshot::Sender<Result<(), Refusal>>),
+    /// The directory of a durable worker that has ended is to go.
+    Discard(ServiceName, StoreId, oneshot::Sender<Result<(), Refusal>>),
+    /// A durable worker is to run again after all.
+    Resume(ServiceName, oneshot::Sender<Result<(), Refusal>>),
     /// A coordinator's answer to a report.
     Orders(NodeOrders),
     /// A process has ended.
@@ -184,6 +191,17 @@ impl Driver {
             Message::Remove(name, answer) => {
                 let _ = answer.send(self.machine.remove(name));
             }
+            Message::Retire(name, store, answer) => {
+                let _ = answer.send(self.machine.retire(name, store));
+            }
+            Message::Discard(name, store, answer) => {
+                let discarded = self.discard(disk, name, store)?;
+                let _ = answer.send(discarded);
+            }
+            Message::Resume(name, answer) => {
+                self.machine.want(now, name);
+                let _ = answer.send(Ok(()));
+            }
             Message::Orders(orders) => {
                 self.machine.set_epoch(orders.epoch);
                 if let Some(cluster) = orders.cluster
@@ -203,6 +221,21 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    fn discard(
+        &mut self,
+        disk: &dyn Disk,
+        name: ServiceName,
+        store: StoreId,
+    ) -> Result<Result<(), Refusal>, DirectoryError> {
+        if let Err(refusal) = self.machine.discard(name, store) {
+            return Ok(Err(refusal));
+        }
+        let unix_ms = self.context.runtime().unix_ms();
+        retiring::set_aside(disk, &self.config.directory, name, store, unix_ms)?;
+        tracing::info!(worker = %name, %store, "its directory is set aside: no layout names it");
+        Ok(Ok(()))
     }
 
     fn after_step(&mut self, disk: &dyn Disk) -> Result<(), DirectoryError> {

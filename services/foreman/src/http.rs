@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use plinth_api::foreman::{
-    Announcement, CreateWorker, Deleted, Health, HealthQuery, Welcome, Worker, WorkerState,
-    Workers, WorkersQuery,
+    Announcement, CreateWorker, Deleted, Health, HealthQuery, RetireWorker, Welcome, Worker,
+    WorkerState, Workers, WorkersQuery,
 };
-use plinth_api::{ErrorCode, Nothing, Problem};
-use plinth_service::{Answer, Fails as _, Failure, Json, Query, Routes};
+use plinth_api::{ErrorCode, Nothing, Problem, Target};
+use plinth_service::{Answer, Context, Fails as _, Failure, Json, Query, Routes};
 use plinth_types::{ServiceKind, ServiceName};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -17,47 +17,54 @@ use utoipa_axum::routes;
 
 use crate::config::MAX_WAIT_MS;
 use crate::driver::{Message, Snapshot};
+use crate::retiring;
 use crate::workers::Refusal;
 
 /// How the handlers reach the driver.
 #[derive(Clone)]
 pub(crate) struct Handle {
+    context: Context,
+    coordinators: Arc<Vec<Target>>,
     driver: mpsc::Sender<Message>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
 }
 
 impl Handle {
     pub(crate) const fn new(
+        context: Context,
+        coordinators: Arc<Vec<Target>>,
         driver: mpsc::Sender<Message>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
     ) -> Self {
-        Handle { driver, snapshot }
+        Handle { context, coordinators, driver, snapshot }
     }
 
-    fn worker(&self, name: ServiceName) -> Option<Worker> {
+    pub(crate) fn worker(&self, name: ServiceName) -> Option<Worker> {
         self.snapshot.borrow().report.workers.iter().find(|worker| worker.name == name).cloned()
     }
 
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         message: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Message,
     ) -> Result<T, Failure> {
         let (answer, result) = oneshot::channel();
-        let stopping = || refused(&Refusal::Stopping);
+        let stopping = || Failure::from(Refusal::Stopping);
         self.driver.send(message(answer)).await.map_err(|_| stopping())?;
-        result.await.map_err(|_| stopping())?.map_err(|refusal| refused(&refusal))
+        Ok(result.await.map_err(|_| stopping())??)
     }
 
     /// Waits until what is known meets a condition, for at most `limit`.
-    async fn wait(&self, limit: Duration, mut met: impl FnMut(&Snapshot) -> bool) {
+    pub(crate) async fn wait(&self, limit: Duration, mut met: impl FnMut(&Snapshot) -> bool) {
         let mut snapshot = self.snapshot.clone();
         // Neither a passed limit nor a driver that has ended is an error: the answer shows the state.
         let _ = timeout(limit, snapshot.wait_for(|snapshot| met(snapshot))).await;
     }
 }
 
-fn refused(refusal: &Refusal) -> Failure {
-    Failure::new(refusal.code(), refusal.to_string())
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure::new(refusal.code(), refusal.to_string())
+    }
 }
 
 /// How an order or an announcement may be refused.
@@ -73,6 +80,7 @@ fn routes_of() -> Routes<Handle> {
         .service(
             routes!(remove).fails(WORKER).fails(&[ErrorCode::NotFound, ErrorCode::NotImplemented]),
         )
+        .service(routes!(retire).fails(WORKER).fails(&[ErrorCode::NotFound, ErrorCode::StaleEpoch]))
         .service(routes!(announce).fails(WORKER))
 }
 
@@ -103,7 +111,7 @@ async fn show(State(handle): State<Handle>, Path(name): Path<String>) -> Answer<
     let name = parse_name(&name)?;
     handle.worker(name).map(Json).ok_or_else(|| {
         let node = &handle.snapshot.borrow().report.node;
-        refused(&Refusal::Unknown { name, node: node.clone() })
+        Refusal::Unknown { name, node: node.clone() }.into()
     })
 }
 
@@ -133,6 +141,19 @@ async fn create(State(handle): State<Handle>, Json(request): Json<CreateWorker>)
 async fn remove(State(handle): State<Handle>, Path(name): Path<String>) -> Answer<Deleted> {
     let name = parse_name(&name)?;
     handle.ask(|answer| Message::Remove(name, answer)).await?;
+    Ok(Json(Nothing {}))
+}
+
+/// Removes a durable worker that the recorded layout names no more. The foreman makes sure of that at
+/// the coordinators; the directory is set aside, and deleted an hour later.
+#[utoipa::path(post, path = "/v1/workers/retire", tag = "foreman", request_body = RetireWorker,
+    responses((status = 200, body = Nothing)))]
+async fn retire(
+    State(handle): State<Handle>,
+    Json(request): Json<RetireWorker>,
+) -> Answer<Nothing> {
+    let (context, coordinators) = (handle.context.clone(), Arc::clone(&handle.coordinators));
+    retiring::retire(&context, coordinators, handle, request).await?;
     Ok(Json(Nothing {}))
 }
 

@@ -8,14 +8,16 @@
 //! - A worker that ends is started again: at once at first, with growing pauses while it keeps dying
 //!   young. A worker that something else started is only listed.
 //! - It decides nothing about the cluster: what is to run, besides the node's own coordinator,
-//!   director and gateway and the durable workers it finds, directors say. It never removes a
-//!   durable worker.
+//!   director and gateway and the durable workers it finds, directors say. A log's or storage's
+//!   directory is removed only once it has read itself, at the coordinators, that the recorded layout
+//!   names it no more; it is renamed first, and deleted an hour later.
 
 mod config;
 mod directory;
 mod driver;
 mod http;
 mod registration;
+mod retiring;
 pub mod spawner;
 pub mod workers;
 
@@ -54,6 +56,7 @@ pub async fn serve(
     };
     let (sender, inbox) = mpsc::channel(config::QUEUE);
     let coordinators = config.coordinators.clone();
+    let directory_path = config.directory.clone();
     let begun = Driver::begin(context.clone(), config, directory, &*disk, spawner, sender.clone());
     let (driver, snapshot) = match begun {
         Ok(begun) => begun,
@@ -61,7 +64,10 @@ pub async fn serve(
     };
     registration::spawn(&context, &coordinators, &snapshot, &sender);
     context.set_state("serving");
-    let routes = http::routes(http::Handle::new(sender, snapshot));
+    let cleaning = retiring::clean(context.clone(), Arc::clone(&disk), directory_path);
+    drop(context.scope().spawn("cleaning", cleaning));
+    let handle = http::Handle::new(context.clone(), Arc::new(coordinators), sender, snapshot);
+    let routes = http::routes(handle);
     host.run(routes, async move {
         match driver.run(&*disk, inbox).await {
             Ok(()) => Exit::clean(),

@@ -195,6 +195,51 @@ impl Workers {
         Ok(())
     }
 
+    /// Ends a durable worker that is to be removed. It is not started again until it is resumed.
+    ///
+    /// # Errors
+    /// The [`Refusal`].
+    pub fn retire(&mut self, name: ServiceName, store: StoreId) -> Result<(), Refusal> {
+        let entry = self.durable(name, store)?;
+        match &mut entry.life {
+            Life::Foreign { .. } => return Err(Refusal::Foreign { name }),
+            Life::Down => entry.keep = false,
+            Life::Waiting { .. } => {
+                entry.keep = false;
+                entry.life = Life::Down;
+            }
+            Life::Ours(ours) => {
+                entry.keep = false;
+                if !std::mem::replace(&mut ours.ending, true) {
+                    let number = ours.number;
+                    self.commands.push(Command::End { name, number });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a durable worker that has ended: its directory is gone.
+    ///
+    /// # Errors
+    /// The [`Refusal`].
+    pub fn discard(&mut self, name: ServiceName, store: StoreId) -> Result<(), Refusal> {
+        let entry = self.durable(name, store)?;
+        if entry.keep || !matches!(entry.life, Life::Down) {
+            return Err(Refusal::Running { name });
+        }
+        self.entries.remove(&name);
+        Ok(())
+    }
+
+    fn durable(&mut self, name: ServiceName, store: StoreId) -> Result<&mut Entry, Refusal> {
+        let node = self.node.clone();
+        let entry = self.entries.get_mut(&name).ok_or(Refusal::Unknown { name, node })?;
+        let is_it = matches!(name.kind, ServiceKind::Log | ServiceKind::Storage)
+            && entry.store == Some(store);
+        if is_it { Ok(entry) } else { Err(Refusal::NotThisStore { name, given: store }) }
+    }
+
     /// A worker makes itself known. Answers the store that is lost, where one of ours has come up
     /// with another: what is there now is new, and everybody has to hear that the old one is gone.
     /// No cold start follows from that, since the node knows its cluster.

@@ -187,6 +187,7 @@ async fn status(State(gateway): State<Gateway>) -> Answer<ClusterStatus> {
         (None, None) => "unknown".to_owned(),
     };
     problems.extend(director.as_ref().and_then(|director| director.stalled.clone()));
+    problems.extend(director.iter().flat_map(|director| director.degraded.iter().cloned()));
     problems.extend(coordinator.as_ref().and_then(|coordinator| coordinator.problem.clone()));
     let rate = director.as_ref().and_then(|director| director.rate.as_ref());
     if let Some((per_second, reason)) =
@@ -199,7 +200,9 @@ async fn status(State(gateway): State<Gateway>) -> Answer<ClusterStatus> {
         .as_ref()
         .is_some_and(|status| status.phase.parse().is_ok_and(RecoveryPhase::is_ready));
     let ready = accepting && coordinator.as_ref().is_some_and(|status| status.ready);
+    let is_degraded = director.as_ref().is_some_and(|director| !director.degraded.is_empty());
     let health = match (ready, &coordinator) {
+        (true, _) if is_degraded => "degraded",
         (true, _) => "ready",
         (false, Some(_)) => "recovering",
         (false, None) => "unavailable",

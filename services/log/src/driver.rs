@@ -209,6 +209,12 @@ impl Driver {
             }
             Command::Keep(request, reply) => {
                 let result = self.machine.keep(*request);
+                if result.is_ok() {
+                    self.machine.take_members();
+                }
+                if self.context.runtime().fault("log.forgets_newcomers") {
+                    self.machine.forget_newcomers();
+                }
                 self.promise(result, Promise::Done, reply);
             }
             Command::Kept(reply) => {
@@ -358,7 +364,11 @@ impl Driver {
         }
     }
 
-    fn pull(&mut self, query: PullQuery, reply: Reply<PullAnswer>) {
+    fn pull(&mut self, mut query: PullQuery, reply: Reply<PullAnswer>) {
+        if self.context.runtime().fault("log.forgets_newcomers") {
+            // It does not even say that something is missing.
+            query.after = query.after.max(self.machine.popped(query.tag));
+        }
         match self.machine.pull(&query, &OnDisk(&*self.store)) {
             Err(refusal) => answer(reply, Err(refusal)),
             Ok(Some(found)) => answer(reply, Ok(found)),

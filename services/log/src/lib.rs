@@ -22,7 +22,8 @@
 //! - Acknowledged means fsynced. Pullers see nothing that is not.
 //! - An entry follows the entry before it: no gaps, no two entries with one version. No answer ends
 //!   strictly between RV and the first version.
-//! - Data is dropped only up to what every recorded member has popped, and of tags that the
+//! - Data is dropped only up to what every recorded member has popped, newcomers that are given a
+//!   copy included; a member counts until a recorded layout no longer names it. Of tags that the
 //!   assignment no longer names only once a commit shows that the new layout was recorded.
 //!
 //! # What it refuses to do

@@ -9,6 +9,8 @@
 //! spilled: they stay on disk alone until every member has popped them, and are read from there.
 //! So a storage that stays down costs disk space, and not the log.
 
+mod backlog;
+mod members;
 mod pulls;
 mod take_up;
 
@@ -26,6 +28,7 @@ use crate::config::Limits;
 use crate::records::{Found, Lock, Row, State, TagRecord};
 use crate::refusal::Refusal;
 
+pub use self::backlog::Sizes;
 pub use self::pulls::Spilled;
 pub use self::take_up::Copied;
 
@@ -115,6 +118,7 @@ pub struct Machine {
     /// Entries by the version that they wait for.
     waiting: BTreeMap<Version, Arc<Entry>>,
     bytes: u64,
+    sizes: Sizes,
     end: Version,
     durable: Version,
     known_committed: Version,
@@ -149,6 +153,7 @@ impl Machine {
             tags,
             bytes: entries.values().map(|held| held.bytes).sum(),
             entries,
+            sizes: found.sizes,
             spilled: found.spilled,
             waiting: BTreeMap::new(),
             end,
@@ -419,6 +424,7 @@ impl Machine {
         debug_assert!(self.open && entry.prev == self.end && entry.version > self.end);
         debug_assert!(self.generation().is_some_and(|generation| generation.epoch == entry.epoch));
         self.end = entry.version;
+        self.sizes.add(&entry);
         self.hold(entry);
     }
 
@@ -459,6 +465,7 @@ impl Machine {
         let least = record.members.values().copied().min().unwrap_or(record.popped);
         if least > record.popped {
             record.popped = least;
+            self.sizes.drop_through(request.tag, least);
             self.drop_what_is_popped();
         }
         Ok(())
@@ -554,6 +561,7 @@ impl Machine {
             tags: self.extents(),
             queue_bytes: self.bytes,
             queue_limit_bytes: self.limits.queue_bytes,
+            backlogs: self.backlogs(),
             config: self
                 .config
                 .as_ref()

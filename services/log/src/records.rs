@@ -11,7 +11,7 @@ use plinth_system_config::{DecodeError, Recorded, decode_stored};
 use plinth_types::{Epoch, Incarnation, StoreId, Tag, Version};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Spilled, entry_bytes};
+use crate::machine::{Sizes, Spilled, entry_bytes};
 use crate::refusal::Refusal;
 
 /// Entries by version.
@@ -86,6 +86,8 @@ pub struct Found {
     pub entries: Vec<Entry>,
     /// Entries up to here are left on disk; 0 where none are.
     pub spilled: Version,
+    /// The sizes of all entries, those on disk alone included.
+    pub sizes: Sizes,
     /// The kept configuration.
     pub config: Option<Recorded>,
     /// What is wrong with it, where it can't be read.
@@ -174,7 +176,7 @@ pub fn read_config(store: &dyn Store) -> Result<Result<Option<Recorded>, String>
 pub fn read(store: &dyn Store, memory_bytes: u64) -> Result<Found, ReadError> {
     let mut state: State = read_row(store, STATE)?.unwrap_or_default();
     let mut entries = VecDeque::new();
-    let (mut bytes, mut spilled) = (0, Version::ZERO);
+    let (mut bytes, mut spilled, mut sizes) = (0, Version::ZERO, Sizes::default());
     let mut after = Version::ZERO;
     loop {
         let read = read_entries(store, after, None, SCAN)?;
@@ -183,6 +185,7 @@ pub fn read(store: &dyn Store, memory_bytes: u64) -> Result<Found, ReadError> {
         for entry in read {
             state.known_committed = state.known_committed.max(entry.known_committed);
             bytes += entry_bytes(&entry);
+            sizes.add(&entry);
             entries.push_back(entry);
             let is_sure = |first: &mut Entry| first.version <= state.known_committed;
             while bytes > memory_bytes
@@ -193,12 +196,15 @@ pub fn read(store: &dyn Store, memory_bytes: u64) -> Result<Found, ReadError> {
             }
         }
     }
+    for (tag, record) in &state.tags {
+        sizes.drop_through(*tag, record.popped);
+    }
     let lock = read_row(store, LOCK)?;
     let (config, config_damage) = match read_config(store)? {
         Ok(config) => (config, None),
         Err(damage) => (None, Some(damage)),
     };
-    Ok(Found { lock, state, entries: entries.into(), spilled, config, config_damage })
+    Ok(Found { lock, state, entries: entries.into(), spilled, sizes, config, config_damage })
 }
 
 /// Up to `limit` entries above `after` and up to `through`, or to the end.

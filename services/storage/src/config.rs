@@ -47,6 +47,10 @@ pub struct Limits {
     pub pull_bytes: u64,
     /// How long a log may take, beyond what it was asked to wait.
     pub peer_timeout: Duration,
+    /// Bytes of a page of a copy, about, given or taken.
+    pub page_bytes: usize,
+    /// Newcomers that may wait for a page.
+    pub pages: usize,
     /// The pause after every log has failed; it grows up to sixteenfold.
     pub retry_delay: Duration,
 }
@@ -67,6 +71,8 @@ impl Default for Limits {
             pull_wait: Duration::from_secs(1),
             pull_bytes: 4 << 20,
             peer_timeout: Duration::from_secs(1),
+            page_bytes: 1 << 20,
+            pages: 64,
             retry_delay: Duration::from_millis(50),
         }
     }

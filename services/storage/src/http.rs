@@ -3,8 +3,8 @@
 use axum::extract::State;
 use plinth_api::log::{KeepRequest, Kept};
 use plinth_api::storage::{
-    Assignment, ReadAnswer, ReadBatch, ReadBatchAnswer, ReadRequest, ShardConfig, ShardConfigQuery,
-    Status, WatchAnswer, WatchRequest,
+    Assignment, Page, PageRequest, ReadAnswer, ReadBatch, ReadBatchAnswer, ReadRequest,
+    ShardConfig, ShardConfigQuery, Status, WatchAnswer, WatchRequest,
 };
 use plinth_api::{ErrorCode, Nothing};
 use plinth_service::{Answer, FENCED, Fails as _, Failure, Json, Query, Routes, STORED};
@@ -44,6 +44,7 @@ pub(crate) fn routes() -> Routes<Handle> {
         .service(routes!(read).fails(FENCED).fails(STORED).fails(READ))
         .service(routes!(read_batch).fails(&[ErrorCode::NotReady]))
         .service(routes!(watch).fails(FENCED).fails(STORED).fails(READ))
+        .service(routes!(page).fails(FENCED).fails(STORED).fails(READ))
         .service(routes!(shard_config).fails(STORED).fails(&[
             ErrorCode::NotReady,
             ErrorCode::FutureVersion,
@@ -94,6 +95,13 @@ async fn watch(
     Json(request): Json<WatchRequest>,
 ) -> Answer<WatchAnswer> {
     handle.ask(|reply| Command::Watch(request, reply)).await
+}
+
+/// A part of what is on disk, for a storage that takes a copy of the tag.
+#[utoipa::path(post, path = "/v1/pages", tag = "storage", request_body = PageRequest,
+    responses((status = 200, body = Page)))]
+async fn page(State(handle): State<Handle>, Json(request): Json<PageRequest>) -> Answer<Page> {
+    handle.ask(|reply| Command::Page(request, reply)).await
 }
 
 /// The configuration as the system shard holds it on disk, assigned or not. It can wait until a

@@ -19,17 +19,23 @@
 //! - a read at a version sees every change up to it and none above it, whatever has become durable
 //!   meanwhile;
 //! - a log is told to drop only what is durable here;
-//! - a kept configuration is never replaced by an older one.
+//! - a kept configuration is never replaced by an older one;
+//! - a part of a copy is never taken for a whole one, whatever happens while it is taken, and
+//!   nothing of it is read: [`copying`] has the argument.
 //!
-//! It does not fetch a copy of a shard from another storage: one that needs what every log has
-//! dropped says so in `/readyz` and goes on asking. It knows nothing of other storages at all.
+//! A storage that joins a team takes a copy from the members that its assignment names, and gives
+//! copies to others. It decides neither: who is a member, the director says. A member that needs what
+//! every log has dropped says so in `/readyz` and goes on asking.
 
 mod batching;
 mod config;
+pub mod copying;
 mod driver;
+mod fetching;
 mod http;
 mod meters;
 mod opening;
+pub mod paging;
 mod pulling;
 mod reading;
 pub mod records;

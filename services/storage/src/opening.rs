@@ -38,13 +38,11 @@ pub(crate) async fn run(
         Ok(store) => store,
         Err(error) => return Exit::failure(format!("can't open {path}: {error}")),
     };
-    let found =
-        records::read_tags(&*store).and_then(|tags| Ok((tags, records::read_config(&*store)?)));
-    let (tags, kept) = match found {
+    let found = match records::read(&*store) {
         Ok(found) => found,
         Err(error) => return Exit::failure(format!("can't use {path}: {}", explain(&error))),
     };
-    if let Err(damage) = &kept {
+    if let Err(damage) = &found.kept {
         tracing::error!(
             damage,
             "the kept configuration can't be read; the next one takes its place"
@@ -55,8 +53,9 @@ pub(crate) async fn run(
     known_store.send_replace(Some(id));
     context.set_check(CHECK, Ok(()));
     context.set_state("standby");
-    tracing::info!(store = %id, ?tags, "open");
-    Driver::new(context, config.limits, id, store, sender, tags, kept).run(commands).await
+    let copies: Vec<_> = found.copies.keys().collect();
+    tracing::info!(store = %id, tags = ?found.tags, ?copies, "open");
+    Driver::new(context, config.limits, id, store, sender, found).run(commands).await
 }
 
 fn explain(error: &ReadError) -> String {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use plinth_api::Target;
 use plinth_api::log::{POP, PULL, PopRequest, PullAnswer, PullQuery};
+use plinth_api::{ErrorCode, Target};
 use plinth_service::Context;
 use plinth_types::{Epoch, StoreId, Tag, Version};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,6 +15,12 @@ use crate::driver::Command;
 
 /// A task that ends when nobody wants its work any more.
 pub(crate) struct Task(JoinHandle<Option<()>>);
+
+impl Task {
+    pub(crate) const fn new(task: JoinHandle<Option<()>>) -> Task {
+        Task(task)
+    }
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -74,6 +80,8 @@ async fn pull_on(context: Context, limits: Limits, pull: Pull, commands: mpsc::S
     let time_limit = limits.pull_wait + limits.peer_timeout;
     let mut failures = 0;
     let mut last_error = None;
+    // Logs in a row that have dropped what is to come next.
+    let mut dropped = 0;
     for log in logs.iter().cycle() {
         loop {
             let Place { after, known_committed } = from;
@@ -90,6 +98,8 @@ async fn pull_on(context: Context, limits: Limits, pull: Pull, commands: mpsc::S
                     if failures < logs.len() {
                         tracing::warn!(log = log.address, %tag, %error, "the log can't be pulled from");
                     }
+                    let is_dropped = error.code() == Some(ErrorCode::TransactionTooOld);
+                    dropped = if is_dropped { dropped + 1 } else { 0 };
                     last_error = Some(error);
                     break;
                 }
@@ -101,7 +111,7 @@ async fn pull_on(context: Context, limits: Limits, pull: Pull, commands: mpsc::S
             }
             match taken.await {
                 Ok(Next::Go(on)) => {
-                    (from, failures, last_error) = (on, 0, None);
+                    (from, failures, dropped, last_error) = (on, 0, 0, None);
                 }
                 Ok(Next::Other(on)) => {
                     from = on;
@@ -116,7 +126,14 @@ async fn pull_on(context: Context, limits: Limits, pull: Pull, commands: mpsc::S
             let detail = last_error
                 .as_ref()
                 .map_or("no answer that can be applied".to_owned(), ToString::to_string);
-            if commands.send(Command::Stuck { session, tag, detail }).await.is_err() {
+            if dropped >= logs.len() {
+                let (retry, retried) = oneshot::channel();
+                let command = Command::Dropped { session, tag, detail, retry };
+                // What begins a copy again follows the logs anew, by another puller.
+                if commands.send(command).await.is_err() || retried.await.is_err() {
+                    return;
+                }
+            } else if commands.send(Command::Stuck { session, tag, detail }).await.is_err() {
                 return;
             }
             sleep(pause(limits.retry_delay, failures / logs.len())).await;
@@ -125,7 +142,7 @@ async fn pull_on(context: Context, limits: Limits, pull: Pull, commands: mpsc::S
 }
 
 /// Longer from round to round, up to 16 times.
-fn pause(first: Duration, round: usize) -> Duration {
+pub(crate) fn pause(first: Duration, round: usize) -> Duration {
     let doublings = u32::try_from(round.saturating_sub(1)).unwrap_or(u32::MAX).min(4);
     first.saturating_mul(1 << doublings)
 }

@@ -7,11 +7,12 @@ use plinth_api::log::Kept;
 use plinth_api::storage::KeyValue;
 use plinth_service::Failure;
 use plinth_store::record::{self, RecordError};
-use plinth_store::{Direction, Rows, Store, StoreError, Table};
+use plinth_store::{Batch, Direction, Rows, Store, StoreError, Table};
 use plinth_system_config::{DecodeError, Recorded, decode_stored, keys};
 use plinth_types::{Epoch, Key, KeyRange, Tag, Value, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::copying::{CopyRecord, Copying};
 use crate::refusal::Refusal;
 use crate::window::Base;
 
@@ -30,6 +31,9 @@ pub const CONFIG: &[u8] = b"config";
 const FORMAT: u8 = 1;
 const TAGS: &[u8] = b"tag/";
 const TAGS_END: &[u8] = b"tag0";
+const COPIES: &[u8] = b"copy/";
+const COPIES_END: &[u8] = b"copy0";
+const PARTS: &[u8] = b"part/";
 const SCAN: usize = 1_000;
 
 /// A version with the epoch that it belongs to.
@@ -39,6 +43,29 @@ pub struct Position {
     pub epoch: Epoch,
     /// The version.
     pub version: Version,
+}
+
+/// What was found on disk.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// How far each tag's keys are.
+    pub tags: BTreeMap<Tag, Position>,
+    /// The copies that are not whole.
+    pub copies: BTreeMap<Tag, Copying>,
+    /// The kept configuration, or what is wrong with it.
+    pub kept: Result<Option<Recorded>, String>,
+}
+
+/// Reads everything but the tags' keys.
+///
+/// # Errors
+/// Anything that can't be read.
+pub fn read(store: &dyn Store) -> Result<Found, ReadError> {
+    let (copies, kept) = (read_copies(store)?, read_config(store)?);
+    let mut tags = read_tags(store)?;
+    // They are never there both. If they were, the half copy would be the one to believe.
+    tags.retain(|tag, _| !copies.contains_key(tag));
+    Ok(Found { tags, copies, kept })
 }
 
 /// Why a storage's directory can't be taken up.
@@ -87,29 +114,107 @@ pub fn tag_value(position: Position) -> Result<Bytes, RecordError> {
     record::seal(FORMAT, &position)
 }
 
+/// The row that says how far the copy of a tag is. A tag has this or [`tag_key`]'s row.
+#[must_use]
+pub fn copy_key(tag: Tag) -> Bytes {
+    [COPIES, &tag.0.to_be_bytes()].concat().into()
+}
+
+/// That row's value.
+///
+/// # Errors
+/// It can't be written, which is a bug.
+pub fn copy_value(copy: &CopyRecord) -> Result<Bytes, RecordError> {
+    record::seal(FORMAT, copy)
+}
+
+/// The row of the part of a copy that begins at a key.
+#[must_use]
+pub fn part_key(tag: Tag, from: &Key) -> Bytes {
+    [PARTS, &tag.0.to_be_bytes(), from.as_bytes()].concat().into()
+}
+
+/// That row's value: what the part is as of.
+///
+/// # Errors
+/// It can't be written, which is a bug.
+pub fn part_value(as_of: Version) -> Result<Bytes, RecordError> {
+    record::seal(FORMAT, &as_of)
+}
+
+/// Removes the rows of every part of a tag's copy.
+pub fn delete_parts(batch: &mut Batch, tag: Tag) {
+    let end = Tag(tag.0.saturating_add(1));
+    batch.delete_range(META, part_key(tag, &Key::default()), part_key(end, &Key::default()));
+}
+
+/// The copies that are not whole, with their parts.
+///
+/// # Errors
+/// Anything that can't be read.
+pub fn read_copies(store: &dyn Store) -> Result<BTreeMap<Tag, Copying>, ReadError> {
+    let mut copies = BTreeMap::new();
+    for (tag, value) in rows_of_tags(store, COPIES, COPIES_END)? {
+        let row = || format!("copy/{tag}");
+        let copy: CopyRecord = record::open(FORMAT, &value)
+            .map_err(|source| ReadError::Record { row: row(), source })?;
+        copies.insert(tag, Copying::restore(copy, read_parts(store, tag)?));
+    }
+    Ok(copies)
+}
+
+fn read_parts(store: &dyn Store, tag: Tag) -> Result<Vec<(Key, Version)>, ReadError> {
+    let prefix = part_key(tag, &Key::default());
+    let end = part_key(Tag(tag.0.saturating_add(1)), &Key::default());
+    let mut parts = Vec::new();
+    let mut from = prefix.clone();
+    loop {
+        let rows = store.scan(META, &from, Some(&end), Direction::Forward, SCAN)?;
+        let Some((last, _)) = rows.last() else { return Ok(parts) };
+        from = [last.as_ref(), &[0]].concat().into();
+        for (row, value) in rows {
+            let as_of = record::open(FORMAT, &value).map_err(|source| ReadError::Record {
+                row: row.escape_ascii().to_string(),
+                source,
+            })?;
+            parts.push((Key(row.slice(prefix.len()..)), as_of));
+        }
+    }
+}
+
+/// The rows below a prefix, by the tag that follows it.
+fn rows_of_tags(
+    store: &dyn Store,
+    prefix: &[u8],
+    end: &[u8],
+) -> Result<BTreeMap<Tag, Bytes>, ReadError> {
+    let mut found = BTreeMap::new();
+    let mut from = Bytes::copy_from_slice(prefix);
+    loop {
+        let rows = store.scan(META, &from, Some(end), Direction::Forward, SCAN)?;
+        let Some((last, _)) = rows.last() else { return Ok(found) };
+        from = [last.as_ref(), &[0]].concat().into();
+        for (key, value) in rows {
+            let number = key.strip_prefix(prefix).and_then(|tag| <[u8; 4]>::try_from(tag).ok());
+            let tag = number.map(|tag| Tag(u32::from_be_bytes(tag)));
+            let row = || key.escape_ascii().to_string();
+            found.insert(tag.ok_or_else(|| ReadError::Stray { row: row() })?, value);
+        }
+    }
+}
+
 /// How far each tag's keys are.
 ///
 /// # Errors
 /// Anything that can't be read.
 pub fn read_tags(store: &dyn Store) -> Result<BTreeMap<Tag, Position>, ReadError> {
-    let mut tags = BTreeMap::new();
-    let mut from = Bytes::from_static(TAGS);
-    loop {
-        let rows = store.scan(META, &from, Some(TAGS_END), Direction::Forward, SCAN)?;
-        let Some((last, _)) = rows.last() else {
-            return Ok(tags);
-        };
-        from = [last.as_ref(), &[0]].concat().into();
-        for (key, value) in rows {
-            let row = || key.escape_ascii().to_string();
-            let number = key.strip_prefix(TAGS).and_then(|tag| <[u8; 4]>::try_from(tag).ok());
-            let tag = number.map(|tag| Tag(u32::from_be_bytes(tag)));
-            let tag = tag.ok_or_else(|| ReadError::Stray { row: row() })?;
-            let position = record::open(FORMAT, &value)
-                .map_err(|source| ReadError::Record { row: row(), source })?;
-            tags.insert(tag, position);
-        }
-    }
+    let rows = rows_of_tags(store, TAGS, TAGS_END)?.into_iter();
+    let tags = rows.map(|(tag, value)| {
+        let position = record::open(FORMAT, &value)
+            .map_err(|source| ReadError::Record { row: format!("tag/{tag}"), source })?;
+        Ok((tag, position))
+    });
+    tags.collect()
 }
 
 /// The kept configuration. One that is damaged hinders nothing: the next one takes its place. What is

@@ -4,7 +4,7 @@ use plinth_api::{ErrorCode, Problem, TenureError};
 use plinth_service::Failure;
 use plinth_store::StoreError;
 use plinth_system_config::EncodeError;
-use plinth_types::{Epoch, Key, Tag, Version};
+use plinth_types::{Epoch, Key, StoreId, Tag, Version};
 
 /// Why a request is refused. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,26 @@ pub enum Refusal {
     /// The key is not held here.
     #[error("the shard of key {0:?} is not held here: read the layout again")]
     WrongShard(Key),
+    /// The storage has no copy of the key that may be read.
+    #[error("tag {0} is still being copied to this storage: ask a member of its team")]
+    Joining(Tag),
+    /// A member is assigned of whose tag there is only a part.
+    #[error("only a part of tag {0} is here: this storage can't be a member of its team yet")]
+    HalfCopy(Tag),
+    /// A copy of a tag would begin while something else of it is being written.
+    #[error("tag {0} is being written: its copy can't begin yet")]
+    Writing(Tag),
+    /// Another directory is asked for.
+    #[error("this storage has directory {here}, not {asked}")]
+    OtherStore {
+        /// The directory that is asked for.
+        asked: StoreId,
+        /// The one that is here.
+        here: StoreId,
+    },
+    /// A part of a tag that is not held here, or not wholly.
+    #[error("there is no whole copy of these keys of tag {0} here")]
+    NoCopy(Tag),
     /// More is asked for than one read may.
     #[error("a read may ask for {limit} keys and ranges, not {asked}")]
     TooMuch {
@@ -93,11 +113,16 @@ impl Refusal {
         match self {
             Refusal::Tenure(error) => Problem::from(*error).code,
             Refusal::Over { .. } => ErrorCode::StaleEpoch,
-            Refusal::Assignment(_) | Refusal::BadConfig(_) => ErrorCode::InvalidRequest,
+            Refusal::Assignment(_) | Refusal::BadConfig(_) | Refusal::HalfCopy(_) => {
+                ErrorCode::InvalidRequest
+            }
             Refusal::Reassigned(_) | Refusal::OlderConfig { .. } => ErrorCode::Superseded,
             Refusal::Future { .. } => ErrorCode::FutureVersion,
             Refusal::TooOld { .. } => ErrorCode::TransactionTooOld,
-            Refusal::WrongShard(_) => ErrorCode::WrongShard,
+            Refusal::WrongShard(_)
+            | Refusal::Joining(_)
+            | Refusal::OtherStore { .. }
+            | Refusal::NoCopy(_) => ErrorCode::WrongShard,
             Refusal::TooMuch { .. } | Refusal::TooLarge(_) => ErrorCode::LimitExceeded,
             Refusal::Waiting(_) | Refusal::Watches(_) => ErrorCode::Overloaded,
             Refusal::Store(StoreError::Full { .. }) => ErrorCode::DiskFull,
@@ -105,7 +130,7 @@ impl Refusal {
             | Refusal::Store(
                 StoreError::Corrupt { .. } | StoreError::Io { .. } | StoreError::Locked { .. },
             ) => ErrorCode::Damaged,
-            Refusal::Starting(_) => ErrorCode::NotReady,
+            Refusal::Starting(_) | Refusal::Writing(_) => ErrorCode::NotReady,
         }
     }
 }

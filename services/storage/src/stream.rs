@@ -2,6 +2,9 @@
 //!
 //! `durable` is never above `version`, nor above `known_committed`. Reads are answered in
 //! `[oldest, version]`; the store holds `durable`; the changes after `oldest` are in the window.
+//!
+//! While a copy of the tag is taken from another storage ([`crate::copying`]), none of that holds:
+//! nothing is read until the copy is whole, and then from the version on that made it so.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +15,7 @@ use plinth_store::record::RecordError;
 use plinth_store::{Batch, Store, StoreError};
 use plinth_types::{Epoch, Key, KeyRange, Mutation, Tag, Value, Version};
 
+use crate::copying::Copying;
 use crate::records::{self, OnDisk, Position};
 use crate::refusal::{Breach, Refusal};
 use crate::window::{Cut, Window};
@@ -71,6 +75,8 @@ struct Term {
     generation: Generation,
     ranges: Vec<KeyRange>,
     window_versions: u64,
+    /// Whether the storage only joins the team: it is not to be read.
+    joining: bool,
 }
 
 /// A tag's stream.
@@ -84,6 +90,8 @@ pub struct Stream {
     known_committed: Version,
     oldest: Version,
     window: Window,
+    /// The copy that it is taken from, until that is whole.
+    copy: Option<Copying>,
 }
 
 impl Stream {
@@ -99,7 +107,50 @@ impl Stream {
             known_committed: durable.version,
             oldest: durable.version,
             window: Window::default(),
+            copy: None,
         }
+    }
+
+    /// A tag of which a copy is being taken.
+    #[must_use]
+    pub fn copied(tag: Tag, copy: Copying) -> Stream {
+        let mut stream = Stream::restore(tag, Position::default());
+        stream.take_copy(copy);
+        stream
+    }
+
+    /// The copy that is being taken; none where there is a whole one.
+    #[must_use]
+    pub fn copy(&self) -> Option<&Copying> {
+        self.copy.as_ref()
+    }
+
+    /// Forgets what is here: a copy of these keys is taken from the beginning.
+    pub fn begin_copy(&mut self, ranges: Vec<KeyRange>) {
+        self.window = Window::default();
+        self.take_copy(Copying::begin(ranges));
+    }
+
+    /// The copy is durable as far as this. The logs are followed once it has everything.
+    pub fn take_copy(&mut self, copy: Copying) {
+        let (applied, newest) = (copy.record().applied, copy.record().newest.version);
+        self.durable = if copy.has_everything() { applied } else { Position::default() };
+        self.writing = None;
+        self.version = self.durable.version;
+        self.known_committed = self.durable.version;
+        self.oldest = newest;
+        self.copy = (!copy.is_whole_at(applied.version)).then_some(copy);
+    }
+
+    /// A page of the copy is being written.
+    pub fn begin_page(&mut self) {
+        self.writing = Some(self.durable);
+    }
+
+    /// Whether the storage only joins the tag's team.
+    #[must_use]
+    pub fn is_joining(&self) -> bool {
+        self.term.as_ref().is_some_and(|term| term.joining)
     }
 
     /// Everything up to here is applied.
@@ -154,6 +205,7 @@ impl Stream {
             durable_epoch: self.durable.epoch,
             oldest: self.oldest,
             known_committed: self.known_committed,
+            copying: self.copy.as_ref().map(Copying::status),
         }
     }
 
@@ -163,12 +215,17 @@ impl Stream {
     /// A recovery dropped what is durable or known to be committed.
     pub fn check(&self, generation: Generation) -> Result<(), Breach> {
         let Generation { epoch, recovery_version, .. } = generation;
-        let held = self.generation().map_or(self.durable.epoch, |held| held.epoch);
+        let held = self.held_epoch();
         if held >= epoch {
             return Ok(());
         }
         let newest = self.writing.unwrap_or(self.durable).version;
-        let facts = [(newest, "on disk"), (self.known_committed, "as known to be committed")];
+        let copied = self.copy.as_ref().map_or(Version::ZERO, |copy| copy.record().newest.version);
+        let facts = [
+            (newest, "on disk"),
+            (copied, "in a copy"),
+            (self.known_committed, "as known to be committed"),
+        ];
         match facts.into_iter().find(|(version, _)| *version > recovery_version) {
             None => Ok(()),
             Some((version, what)) => {
@@ -176,6 +233,12 @@ impl Stream {
                 Err(Breach { tag, what, version, version_epoch, recovery_version, epoch })
             }
         }
+    }
+
+    /// The newest epoch that anything here is of.
+    fn held_epoch(&self) -> Epoch {
+        let copied = self.copy.as_ref().map_or(Epoch::ZERO, |copy| copy.record().newest.epoch);
+        self.generation().map_or(self.durable.epoch.max(copied), |held| held.epoch)
     }
 
     /// Begins a generation, or goes on in it with other ranges.
@@ -191,16 +254,16 @@ impl Stream {
         generation: Generation,
         ranges: Vec<KeyRange>,
         window_versions: u64,
+        joining: bool,
     ) -> Result<(), Breach> {
         self.check(generation)?;
         // A process that starts anew within an epoch has nothing in memory that could be void.
-        let held = self.generation().map_or(self.durable.epoch, |held| held.epoch);
-        if held < generation.epoch {
+        if self.held_epoch() < generation.epoch {
             let sure = self.known_committed.min(generation.recovery_version);
             self.window.drop_above(sure);
             self.version = self.version.min(sure);
         }
-        self.begin(generation, ranges, window_versions);
+        self.begin(generation, ranges, window_versions, joining);
         Ok(())
     }
 
@@ -211,8 +274,9 @@ impl Stream {
         generation: Generation,
         ranges: Vec<KeyRange>,
         window_versions: u64,
+        joining: bool,
     ) {
-        self.term = Some(Term { generation, ranges, window_versions });
+        self.term = Some(Term { generation, ranges, window_versions, joining });
     }
 
     /// Ends the stream's part in an epoch: nothing is served or made durable until it is assigned
@@ -265,12 +329,14 @@ impl Stream {
     /// The store can't be read; nothing was applied.
     pub fn apply(&mut self, entry: Entry, store: &dyn Store) -> Result<(), StoreError> {
         let ranges = self.ranges();
+        // What a page of a copy has already must not be done twice.
+        let settled = self.copy.as_ref().and_then(|copy| copy.settled_from(entry.version));
         let mutations: Vec<Mutation> = entry
             .messages
             .into_iter()
             .filter(|message| message.tag == self.tag)
             .flat_map(|message| message.mutations)
-            .flat_map(|mutation| within(ranges, mutation))
+            .flat_map(|mutation| within(ranges, settled, mutation))
             .collect();
         let base = OnDisk { store, table: records::table(self.tag) };
         if !self.window.apply(&base, entry.epoch, entry.version, &mutations)? {
@@ -343,7 +409,16 @@ impl Stream {
                 None => batch.delete(table, key.0),
             };
         }
-        batch.put(records::META, records::tag_key(self.tag), records::tag_value(position)?);
+        match &mut self.copy {
+            Some(copy) => {
+                copy.applied(position);
+                copy.put(&mut batch, self.tag)?;
+            }
+            None => {
+                let value = records::tag_value(position)?;
+                batch.put(records::META, records::tag_key(self.tag), value);
+            }
+        }
         self.writing = Some(position);
         Ok(Some(Flush { position, batch }))
     }
@@ -359,6 +434,7 @@ impl Stream {
     pub fn flushed(&mut self, window_bytes: usize) {
         if let Some(position) = self.writing.take() {
             self.durable = position;
+            self.copy.take_if(|copy| copy.is_whole_at(position.version));
             self.evict(window_bytes);
         }
     }
@@ -395,6 +471,9 @@ impl Stream {
             let (asked, serving) = (Epoch::ZERO, Epoch::ZERO);
             return Err(Refusal::Tenure(TenureError::NotBegun { asked, serving }));
         };
+        if self.is_joining() || self.copy.is_some() {
+            return Err(Refusal::Joining(self.tag));
+        }
         let in_gap = version > recovery_version && version < first_version;
         if version < self.oldest || in_gap {
             Err(Refusal::TooOld { asked: version, oldest: self.oldest })
@@ -435,13 +514,24 @@ impl Stream {
     }
 }
 
-/// A mutation as far as it is about these ranges: a table is shared with other tags.
-fn within(ranges: &[KeyRange], mutation: Mutation) -> Vec<Mutation> {
+/// A mutation as far as it is about these ranges, and about keys below `settled`: a table is shared
+/// with other tags.
+fn within(ranges: &[KeyRange], settled: Option<&Key>, mutation: Mutation) -> Vec<Mutation> {
+    let is_settled = |key: &Key| settled.is_some_and(|settled| key >= settled);
     match mutation {
-        Mutation::ClearRange(cleared) => ranges
-            .iter()
-            .filter_map(|range| range.intersection(&cleared).map(Mutation::ClearRange))
-            .collect(),
+        Mutation::ClearRange(cleared) => {
+            let open = KeyRange { from: Key::default(), to: settled.cloned() };
+            let ranges = ranges.iter().filter_map(|range| range.intersection(&cleared));
+            let ranges = ranges.filter_map(|range| range.intersection(&open));
+            ranges.map(Mutation::ClearRange).collect()
+        }
+        Mutation::Set { ref key, .. }
+        | Mutation::Clear { ref key }
+        | Mutation::Atomic { ref key, .. }
+            if is_settled(key) =>
+        {
+            Vec::new()
+        }
         mutation @ (Mutation::Set { .. } | Mutation::Clear { .. } | Mutation::Atomic { .. }) => {
             vec![mutation]
         }

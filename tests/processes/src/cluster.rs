@@ -54,7 +54,10 @@ pub struct Cluster {
 /// When the executable is missing.
 pub fn up(directory: &Path, nodes: u32) -> anyhow::Result<Command> {
     let mut command = Command::new(executable()?);
-    command.args(["up", "--nodes", &nodes.to_string(), "--json", "--data-dir"]).arg(directory);
+    command.args(["up", "--json", "--data-dir"]).arg(directory);
+    if !directory.join("cluster.json").exists() {
+        command.args(["--nodes", &nodes.to_string()]);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
 }

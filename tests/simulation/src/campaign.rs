@@ -72,6 +72,8 @@ pub struct Campaign {
     pub overtaking_ms: Option<u64>,
     /// How many processes run at a time.
     pub jobs: usize,
+    /// Whether each cluster has four nodes and loses one for good.
+    pub loses_a_node: bool,
 }
 
 impl Campaign {
@@ -85,6 +87,7 @@ impl Campaign {
             faults: Vec::new(),
             overtaking_ms: None,
             jobs,
+            loses_a_node: false,
         }
     }
 
@@ -101,6 +104,12 @@ impl Campaign {
         Campaign { overtaking_ms: Some(ms), ..self }
     }
 
+    /// The same with clusters of four nodes that lose one for good.
+    #[must_use]
+    pub fn losing_a_node(self) -> Campaign {
+        Campaign { loses_a_node: true, ..self }
+    }
+
     /// The same with these kinds of what befalls the cluster alone.
     #[must_use]
     pub fn with_faults(mut self, faults: &[&str]) -> Campaign {
@@ -115,7 +124,8 @@ impl Campaign {
         let faults = self.faults.iter().map(|fault| ("--fault", fault));
         let both = controls.chain(faults).flat_map(|(flag, of)| [flag.to_owned(), of.clone()]);
         let overtaking = self.overtaking_ms.map(|ms| format!("--overtaking-ms={ms}"));
-        both.chain(overtaking).collect()
+        let lose_node = self.loses_a_node.then(|| "--lose-node".to_owned());
+        both.chain(overtaking).chain(lose_node).collect()
     }
 
     /// Runs one seed.

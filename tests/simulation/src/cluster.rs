@@ -65,6 +65,8 @@ pub struct Node {
     /// What each of its services sees of the disk.
     views: Arc<Mutex<BTreeMap<ServiceRef, SimulatedDisk>>>,
     on: bool,
+    /// Lost for good, with its disk.
+    lost: bool,
 }
 
 impl Node {
@@ -126,6 +128,7 @@ impl Cluster {
             running: Running::default(),
             views: Arc::default(),
             on: false,
+            lost: false,
         };
         let nodes = ids.into_iter().map(node).collect();
         let (world, tuning) = (world.clone(), shape.tuning.clone());
@@ -210,8 +213,21 @@ impl Cluster {
         true
     }
 
+    /// A node is lost for good, with everything that it had. Nobody hears of it.
+    pub fn lose(&mut self, sim: &mut turmoil::Sim<'_>, node: &NodeId) {
+        self.power_loss(sim, node, true);
+        if let Some(node) = self.nodes.iter_mut().find(|other| other.id == *node) {
+            node.lost = true;
+            // Where there is nothing, nothing is lost.
+            let _ = node.disk.remove(&Path::new(DATA).join(node.id.as_str()));
+        }
+    }
+
     /// Gives a node its power back. Answers whether it had none.
     pub fn power_back(&mut self, sim: &mut turmoil::Sim<'_>, node: &NodeId) -> bool {
+        if self.nodes.iter().any(|other| other.id == *node && other.lost) {
+            return false;
+        }
         for other in self.nodes.iter().map(|node| &node.id).filter(|other| *other != node) {
             sim.repair(node.as_str(), other.as_str());
         }

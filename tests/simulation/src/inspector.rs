@@ -1,6 +1,6 @@
 //! Looks at everything once it is healed: it converges, serves, and has kept its promises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -11,7 +11,7 @@ use plinth_api::{CallError, Client, Target};
 use plinth_service::Transport;
 use plinth_system_config::Service;
 use plinth_test_histories::{Anomaly, Marks, examine, look};
-use plinth_types::{Epoch, KeyRange, Pid, ServiceRef, Tag, Version};
+use plinth_types::{Epoch, KeyRange, NodeId, Pid, ServiceRef, Tag, Version};
 use tokio::time::{Instant, sleep};
 
 use crate::invariants::{
@@ -83,6 +83,9 @@ async fn serves(scene: &Scene, workloads: &Workloads) -> Result<Marks, (&'static
 
 /// Looks at what services hold.
 async fn inspect_inside(scene: &Scene, peers: &Client<Transport>) {
+    if let Err(error) = eventually(async || complete(scene).await).await {
+        scene.findings.report("convergence", format!("{error:#}"));
+    }
     if let Err(error) = eventually(async || replicas(scene, peers).await).await {
         scene.findings.report(replicas_are_identical::NAME, format!("{error:#}"));
     }
@@ -122,6 +125,29 @@ async fn serve(scene: &Scene, gateway: &Gateway, number: usize) -> anyhow::Resul
     ensure!(matches!(fate, Fate::Committed(_)), "a write is {fate:?}");
     let read = scene.history.get(gateway, &key).await.context("a read is not answered")?;
     ensure!(read.as_deref() == Some(value.as_bytes()), "{value:?} was written and {read:?} read");
+    Ok(())
+}
+
+/// There are as many copies and logs of everything as there should be, each on a node of its own, all
+/// run, and nobody is joining.
+async fn complete(scene: &Scene) -> anyhow::Result<()> {
+    let live = scene.any_gateway().ask(&LAYOUT).await?;
+    let layout = &live.recorded.config.layout;
+    let parameters = &scene.parameters;
+    for team in &layout.storage_teams {
+        let tag = team.tag;
+        up(scene, &live, tag)?;
+        let copies =
+            if tag == Tag::SYSTEM { parameters.config_team } else { parameters.replication };
+        let on = team.members.iter().map(|member| &member.service.node);
+        let nodes: BTreeSet<&NodeId> = on.collect();
+        let wanted = usize::try_from(copies)?;
+        ensure!(team.members.len() == wanted && nodes.len() == wanted, "members: {team:?}");
+        ensure!(team.joining.is_empty(), "somebody is still joining: {team:?}");
+        let nodes: BTreeSet<&NodeId> = layout.logs_of(tag).map(|log| &log.service.node).collect();
+        let wanted = usize::try_from(parameters.replication)?;
+        ensure!(nodes.len() == wanted, "the logs of tag {tag} are on {nodes:?}");
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The rare paths that a campaign has to take. What it never takes, it has not tested.
 
 /// Every mark that is expected to be passed in some seed of a long campaign.
-pub const ALL: [&str; 41] = [
+pub const ALL: [&str; 48] = [
     "client.blind_write_again",
     "client.unknown_commit_found",
     "commit-proxy.answers.commit_unknown_result",
@@ -29,6 +29,8 @@ pub const ALL: [&str; 41] = [
     "director.layout_was_stale",
     "director.log_damaged",
     "director.replaced.log",
+    "director.retired_a_storage",
+    "director.spreads_the_logs",
     "director.stalled.accepting_commits",
     "director.stalled.fully_recovered",
     "director.stalled.locking",
@@ -39,8 +41,13 @@ pub const ALL: [&str; 41] = [
     "director.superseded.locking",
     "director.superseded.recording_layout",
     "director.superseded.system_transaction",
+    "director.teams.cancel",
+    "director.teams.complete",
+    "director.teams.join",
     "gateway.outcome_given_again",
     "log.answers.damaged",
     "storage.answers.damaged",
+    "storage.copy_again",
+    "storage.copy_resumed",
     "storage.dropped_back",
 ];

@@ -183,6 +183,18 @@ impl Nemesis {
         nemesis
     }
 
+    /// Leaves out what could take a majority of disks or of power together with a node that is lost.
+    pub fn spare_majorities(&mut self) {
+        let kinds = [Kind::Kill, Kind::KillSeveral, Kind::Delay, Kind::DropReplies, Kind::SlowDisk];
+        self.kinds.retain(|kind| kinds.contains(kind));
+    }
+
+    /// A node was lost for good.
+    pub fn lost(&mut self, at: Duration, node: &NodeId) {
+        *self.counts.entry("loss of a node".to_owned()).or_default() += 1;
+        self.note(at, &format!("{node} is lost for good, with its disk"));
+    }
+
     /// Does what is due.
     pub fn step(&mut self, sim: &mut Sim<'_>, cluster: &mut Cluster) {
         let now = sim.elapsed();

@@ -35,6 +35,8 @@ const START: Duration = Duration::from_secs(30);
 const PACES: [u32; 3] = [1, 2, 4];
 /// How much longer things break where too little has happened yet.
 const OVERTIME: Duration = Duration::from_secs(30);
+/// How long after things begin to break a node is lost, where one is.
+const LOSS: Duration = Duration::from_secs(2);
 /// The simulated time after which a history has failed to end.
 const END: Duration = Duration::from_secs(400);
 
@@ -55,6 +57,30 @@ pub struct Setup {
     pub overtaking: Option<Duration>,
     /// How many of the last events are kept as text, to compare two runs.
     pub kept_events: usize,
+    /// Whether a node that has data is lost for good meanwhile, so that another one must take a copy.
+    pub loses_a_node: bool,
+}
+
+impl Setup {
+    /// A cluster of four nodes that loses one for good. What else befalls it leaves it a chance:
+    /// nothing takes the disks of others, or all power.
+    #[must_use]
+    pub fn losing_a_node() -> Setup {
+        let parameters = Parameters { storage_lost_ms: 1_500, ..Parameters::default() };
+        Setup {
+            shape: Shape { nodes: 4, parameters, ..Shape::default() },
+            chaos: Duration::from_secs(12)..=Duration::from_secs(20),
+            // So that the little data makes many pages, and things break between them.
+            controls: [
+                ("storage.small_pages", When::Always),
+                ("storage.slow_copy", When::OneIn(20)),
+            ]
+            .map(|(point, when)| (point.to_owned(), when))
+            .to_vec(),
+            loses_a_node: true,
+            ..Setup::default()
+        }
+    }
 }
 
 impl Default for Setup {
@@ -67,6 +93,7 @@ impl Default for Setup {
             knobs: true,
             overtaking: None,
             kept_events: 0,
+            loses_a_node: false,
         }
     }
 }
@@ -103,8 +130,11 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
     let (history, weather) = (History::default(), Weather::default());
     let journal = Journal::default();
     let workloads = Workloads::choose(&*world.random("workloads"));
-    let gateways: Vec<(NodeId, String)> =
-        cluster.nodes().iter().map(|node| (node.id.clone(), node.gateway())).collect();
+    // One of the three that have data. No user asks it, since it never answers again.
+    let mut doomed = cluster.nodes().get(usize::try_from(seed % 3)?).map(|node| node.id.clone());
+    doomed.take_if(|_| !setup.loses_a_node);
+    let gateways = cluster.nodes().iter().filter(|node| Some(&node.id) != doomed.as_ref());
+    let gateways = gateways.map(|node| (node.id.clone(), node.gateway())).collect();
     let users = Users {
         world: world.clone(),
         stage: Arc::clone(&stage),
@@ -122,7 +152,7 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
     };
     sim.client("users", users.act());
     let seen = Seen { world, history, journal, findings, weather, stage, turned };
-    let nemesis = drive(&mut sim, &mut cluster, &seen, setup, latency);
+    let nemesis = drive(&mut sim, &mut cluster, &seen, setup, latency, doomed);
     let simulated = sim.elapsed();
     let report = seen.report(seed, setup, &workloads, nemesis, simulated)?;
     Ok((report, seen.world))
@@ -141,17 +171,18 @@ struct Seen {
 }
 
 /// Lets the history happen: things break, are healed, and all is looked at. Ends with the first
-/// finding.
+/// finding. `doomed` is the node that is lost meanwhile.
 fn drive(
     sim: &mut turmoil::Sim<'_>,
     cluster: &mut Cluster,
     seen: &Seen,
     setup: &Setup,
     latency: Duration,
+    mut doomed: Option<NodeId>,
 ) -> Option<Nemesis> {
     let Seen { world, history, journal, findings, weather, stage, .. } = seen;
     let mut nemesis: Option<Nemesis> = None;
-    let mut heal_at = Duration::MAX;
+    let (mut heal_at, mut lose_at) = (Duration::MAX, Duration::MAX);
     let mut overtaking = setup.overtaking;
     loop {
         match sim.step() {
@@ -171,9 +202,20 @@ fn drive(
         match (at, &mut nemesis) {
             (Stage::Working, None) => {
                 heal_at = now + between(world, &setup.chaos);
+                lose_at = now + LOSS;
                 let (weather, history) = (weather.clone(), history.clone());
                 let only = &setup.faults;
-                nemesis = Some(Nemesis::new(world, weather, history, latency, only, now));
+                let mut begun = Nemesis::new(world, weather, history, latency, only, now);
+                if setup.loses_a_node {
+                    begun.spare_majorities();
+                }
+                nemesis = Some(begun);
+            }
+            (Stage::Working, Some(nemesis)) if now >= lose_at && doomed.is_some() => {
+                if let Some(doomed) = doomed.take() {
+                    cluster.lose(sim, &doomed);
+                    nemesis.lost(now, &doomed);
+                }
             }
             (Stage::Working, Some(nemesis))
                 if now >= heal_at && is_enough(history, journal, now - heal_at) =>

@@ -11,8 +11,16 @@ use plinth_test_simulation::campaign::{Campaign, Outcome};
 /// Runs seeds until one notices the fault by one of `by` (an invariant's or a check's name, or what it
 /// begins with), `seeds` of them at most. `among` are the kinds of what befalls the cluster meanwhile.
 fn is_noticed(control: &str, among: &[&str], seeds: u64, by: &[&str]) {
-    let executable = Path::new(env!("CARGO_BIN_EXE_simulate"));
-    let campaign = Campaign::new(executable).with_control(control).with_faults(among);
+    is_noticed_in(campaign().with_faults(among), control, seeds, by);
+}
+
+fn campaign() -> Campaign {
+    Campaign::new(Path::new(env!("CARGO_BIN_EXE_simulate")))
+}
+
+/// The same in a campaign of another kind.
+fn is_noticed_in(campaign: Campaign, control: &str, seeds: u64, by: &[&str]) {
+    let campaign = campaign.with_control(control);
     let (mut noticed, mut fired, mut others) = (false, 0, BTreeSet::new());
     let note = |outcome: Outcome| {
         if let Outcome::Ran(report) = outcome {
@@ -123,4 +131,18 @@ controls! {
     a_coordinator_that_takes_silence_for_none:
         "coordinator.unknown_is_none" among "blackout" within 24
         by ["epochs_have_one_director", "config_never_goes_back", "acknowledged"];
+}
+
+/// A newcomer that says that its copy is whole while pages of it are as of different versions.
+#[test]
+fn a_newcomer_that_is_a_member_before_it_has_caught_up() {
+    let by = ["replicas_are_identical", "registers", "increment", "replay", "acknowledged"];
+    is_noticed_in(campaign().losing_a_node(), "storage.whole_too_early", 24, &by);
+}
+
+/// Logs that do not keep the tag for a newcomer, and do not say so when it asks.
+#[test]
+fn logs_that_keep_nothing_for_a_newcomer() {
+    let by = ["dropped_is_durable", "replicas_are_identical", "registers", "increment", "replay"];
+    is_noticed_in(campaign().losing_a_node(), "log.forgets_newcomers", 24, &by);
 }

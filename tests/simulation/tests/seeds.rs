@@ -26,6 +26,23 @@ fn no_seed_breaks_anything_and_enough_happens() {
     assert!(summary.is_well(), "{}{accounts}", summary.text());
 }
 
+/// A node is lost for good, with its data; services are killed and slowed down while another storage
+/// takes a copy: the newcomer, its source, the director. In the end there are as many replicas as
+/// before, all alike, with everything that was acknowledged.
+#[test]
+fn a_node_that_is_lost_for_good_is_replaced_whatever_fails_meanwhile() {
+    let campaign = campaign().losing_a_node();
+    let mut accounts = String::new();
+    let note = |outcome: Outcome| {
+        if !outcome.is_well() {
+            accounts.push_str(&campaign.account(&outcome));
+        }
+        true
+    };
+    campaign.run_all(1..=SEEDS, note).expect("processes");
+    assert!(accounts.is_empty(), "{accounts}");
+}
+
 #[test]
 fn a_seed_with_all_its_faults_is_one_history() {
     let campaign = campaign();

@@ -293,7 +293,7 @@ impl World {
             store: StoreId(index as u128),
             service: Service::Up(self.pids[index].clone()),
         };
-        let team = |tag, members| StorageTeam { tag, members };
+        let team = |tag, members| StorageTeam { tag, members, joining: vec![] };
         let remembers = self.first.script(|script| script.memory.is_some());
         // Only the first one keeps data.
         let (shards, members) = if remembers {

@@ -106,6 +106,8 @@ fn layout(
 ) -> Layout<ServiceRef> {
     let team = |tag: Tag| StorageTeam {
         tag,
+        // One whose copy is not whole holds nothing.
+        joining: Vec::new(),
         members: storages
             .iter()
             .filter(|(_, held)| held.tags.contains(&tag))

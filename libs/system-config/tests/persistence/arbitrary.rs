@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use plinth_system_config::{
-    Coordinator, Directory, FORMAT_LEVEL, Layout, LogEntry, NodeEntry, Parameters, Policies,
-    Recorded, ResolverEntry, Service, ShardMap, StorageMember, StorageTeam, SystemConfig,
+    Coordinator, Directory, FORMAT_LEVEL, JoiningMember, Layout, LogEntry, NodeEntry, Parameters,
+    Policies, Recorded, ResolverEntry, Service, ShardMap, StorageMember, StorageTeam, SystemConfig,
 };
 use plinth_types::{
     ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, Key, KeyRange, NodeId, Pid, ServiceKind,
@@ -39,9 +39,9 @@ fn stores() -> impl Strategy<Value = StoreId> {
 }
 
 fn parameters() -> impl Strategy<Value = Parameters> {
-    (any::<[u32; 5]>(), any::<[u64; 7]>()).prop_map(|(counts, amounts)| {
+    (any::<[u32; 5]>(), any::<[u64; 8]>()).prop_map(|(counts, amounts)| {
         let [replication, logs, commit_proxies, resolvers, config_team] = counts;
-        let [failure, rejoin, start, peer, transaction, window, backlog] = amounts;
+        let [failure, rejoin, start, peer, transaction, window, backlog, lost] = amounts;
         Parameters {
             replication,
             logs,
@@ -55,6 +55,7 @@ fn parameters() -> impl Strategy<Value = Parameters> {
             system_transaction_timeout_ms: transaction,
             window_versions: window,
             max_log_backlog_bytes: backlog,
+            storage_lost_ms: lost,
         }
     })
 }
@@ -81,8 +82,11 @@ fn layouts() -> impl Strategy<Value = Layout<ServiceRef>> {
     );
     let member =
         (stores(), services()).prop_map(|(store, service)| StorageMember { store, service });
+    let newcomer = (stores(), services(), proptest::option::of(stores()))
+        .prop_map(|(store, service, replaces)| JoiningMember { store, service, replaces });
     let teams = vec(
-        (tags(), vec(member, 0..4)).prop_map(|(tag, members)| StorageTeam { tag, members }),
+        (tags(), vec(member, 0..4), vec(newcomer, 0..2))
+            .prop_map(|(tag, members, joining)| StorageTeam { tag, members, joining }),
         0..4,
     );
     (any::<[u64; 3]>(), services(), services(), vec(services(), 0..3), resolvers, logs, teams)
@@ -120,8 +124,13 @@ pub(crate) fn recorded() -> impl Strategy<Value = Recorded> {
     let shards = vec((keys(), tags()), 0..5).prop_map(ShardMap);
     let ids = (any::<[u128; 2]>(), 0..=FORMAT_LEVEL, any::<[u64; 2]>());
     (ids, coordinators, parameters(), node_entries(), layouts(), shards).prop_map(
-        |(ids, coordinators, parameters, nodes, layout, shards)| {
+        |(ids, coordinators, mut parameters, nodes, mut layout, shards)| {
             let ([cluster, group], format_level, [epoch, config_version]) = ids;
+            if format_level < 2 {
+                // What earlier levels can't say.
+                parameters.storage_lost_ms = Parameters::default().storage_lost_ms;
+                layout.storage_teams.iter_mut().for_each(|team| team.joining.clear());
+            }
             let config = SystemConfig {
                 cluster_id: ClusterId(cluster),
                 group_id: GroupId(group),

@@ -106,7 +106,7 @@ fn a_level_that_this_release_does_not_know_is_not_written() {
     let mut recorded = samples::recorded(1, 1);
     recorded.config.format_level = FORMAT_LEVEL + 1;
     let error = encode_stored(&recorded).unwrap_err();
-    assert!(matches!(error, EncodeError::NewerLevel { level: 2, newest: 1 }), "{error}");
+    assert!(matches!(error, EncodeError::NewerLevel { level: 3, newest: 2 }), "{error}");
 }
 
 #[test]
@@ -125,7 +125,8 @@ fn shards_that_are_not_those_of_the_configuration_are_neither_written_nor_read()
     let mut recorded = samples::recorded(1, 1);
     recorded.shards.0.pop();
     assert!(matches!(encode_stored(&recorded), Err(EncodeError::Shards(_))));
-    let bytes = plinth_system_config::Envelope::seal("plinth.recorded", 1, &recorded).unwrap();
+    let bytes =
+        plinth_system_config::Envelope::seal("plinth.recorded", FORMAT_LEVEL, &recorded).unwrap();
     let error = decode_stored::<Recorded>(&bytes).unwrap_err();
     assert!(
         matches!(&error, DecodeError::Shards(mismatch) if mismatch.found.count == 2),

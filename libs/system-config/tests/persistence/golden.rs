@@ -2,9 +2,10 @@
 //! longer be read is a cluster that can no longer start.
 
 use plinth_system_config::{
-    DecodeError, EnvelopeError, FORMAT_LEVEL, Recorded, SystemConfig, decode_stored, encode_stored,
+    DecodeError, EnvelopeError, FORMAT_LEVEL, JoiningMember, Recorded, SystemConfig, decode_stored,
+    encode_stored,
 };
-use plinth_types::ServiceRef;
+use plinth_types::{ServiceRef, StoreId};
 
 use crate::samples;
 
@@ -12,16 +13,26 @@ use crate::samples;
 fn golden(level: u32) -> Recorded {
     let mut recorded = samples::recorded(7, 42);
     recorded.config.format_level = level;
+    if level >= 2 {
+        // What that level brought.
+        recorded.config.layout.storage_teams[1].joining = vec![JoiningMember {
+            store: StoreId(0x2004),
+            service: "storage-2@node-1".parse().unwrap(),
+            replaces: Some(samples::storage_store(3)),
+        }];
+    }
     recorded
 }
 
-const CONFIGS: [&[u8]; 2] = [
+const CONFIGS: [&[u8]; 3] = [
     include_bytes!("../golden/config-level-0.json"),
     include_bytes!("../golden/config-level-1.json"),
+    include_bytes!("../golden/config-level-2.json"),
 ];
-const RECORDED: [&[u8]; 2] = [
+const RECORDED: [&[u8]; 3] = [
     include_bytes!("../golden/recorded-level-0.json"),
     include_bytes!("../golden/recorded-level-1.json"),
+    include_bytes!("../golden/recorded-level-2.json"),
 ];
 
 #[test]
@@ -68,8 +79,8 @@ fn a_newer_level_is_refused_with_both_levels() {
             .unwrap();
     let error = decode_stored::<Recorded>(&bytes).unwrap_err();
     assert!(
-        matches!(error, DecodeError::Envelope(EnvelopeError::NewerLevel { found: 5, newest: 1 })),
+        matches!(error, DecodeError::Envelope(EnvelopeError::NewerLevel { found: 6, newest: 2 })),
         "{error}"
     );
-    assert!(error.to_string().contains("level 5") && error.to_string().contains("level 1"));
+    assert!(error.to_string().contains("level 6") && error.to_string().contains("level 2"));
 }

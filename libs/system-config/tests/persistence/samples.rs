@@ -42,6 +42,7 @@ pub(crate) fn recorded(epoch: u64, config_version: u64) -> Recorded {
                 service: service(ServiceKind::Storage, on),
             })
             .collect(),
+        joining: vec![],
     };
     let config = SystemConfig {
         cluster_id: CLUSTER,

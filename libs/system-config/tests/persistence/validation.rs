@@ -1,7 +1,12 @@
 //! A configuration is judged as a whole, and every problem is reported.
 
-use plinth_system_config::{ParameterError, Problem, Recorded, ResolverEntry, ShardMap, Shortfall};
-use plinth_types::{ConfigVersion, Epoch, Key, KeyRange, ServiceKind, Tag, VERSION_GAP, Version};
+use plinth_system_config::{
+    FORMAT_LEVEL, JoiningMember, ParameterError, Problem, Recorded, ResolverEntry, ShardMap,
+    Shortfall,
+};
+use plinth_types::{
+    ConfigVersion, Epoch, Key, KeyRange, ServiceKind, StoreId, Tag, VERSION_GAP, Version,
+};
 
 use crate::samples::{self, service};
 
@@ -220,7 +225,7 @@ fn a_configuration_only_ever_goes_forward() {
         }),
         [
             Problem::EpochBack { previous: Epoch(2), next: Epoch(1) },
-            Problem::FormatLevelBack { previous: 1, next: 0 },
+            Problem::FormatLevelBack { previous: FORMAT_LEVEL, next: 0 },
             Problem::LayoutBack { previous: Epoch(2), next: Epoch(1) },
             Problem::Versions {
                 previous: Version(200_002_000),
@@ -253,4 +258,28 @@ fn no_version_belongs_to_two_epochs() {
 fn another_cluster_is_never_overwritten() {
     let problems = replaced(|next| next.config.cluster_id = plinth_types::ClusterId(9));
     assert!(matches!(problems[..], [Problem::OtherCluster { .. }]), "{problems:?}");
+}
+
+#[test]
+fn a_newcomer_is_one_service_more_and_replaces_one_member() {
+    let newcomer = |on: u32, replaces: Option<u32>| JoiningMember {
+        store: StoreId(0x3000 + u128::from(on)),
+        service: format!("storage-2@node-{on}").parse().unwrap(),
+        replaces: replaces.map(samples::storage_store),
+    };
+    let joining = |joining: Vec<JoiningMember<_>>| {
+        broken(|recorded| recorded.config.layout.storage_teams[1].joining = joining)
+    };
+    assert_eq!(joining(vec![newcomer(1, Some(3)), newcomer(2, Some(2))]), []);
+    assert_eq!(joining(vec![newcomer(1, None)]), []);
+    let nobody = |on, replaces| Problem::ReplacesNobody {
+        tag: Tag(1),
+        service: newcomer(on, None).service,
+        replaces: samples::storage_store(replaces),
+    };
+    assert_eq!(joining(vec![newcomer(1, Some(7))]), [nobody(1, 7)]);
+    assert_eq!(joining(vec![newcomer(1, Some(3)), newcomer(2, Some(3))]), [nobody(2, 3)]);
+    let again = JoiningMember { service: service(ServiceKind::Storage, 1), ..newcomer(1, None) };
+    let problems = joining(vec![again]);
+    assert!(matches!(problems[..], [Problem::TwiceInTeam { .. }, Problem::TwoStores { .. }]));
 }

@@ -60,7 +60,7 @@ fn config() -> SystemConfig<ServiceRef> {
             }],
             logs: (1..=3).map(log).collect(),
             storage_teams: [Tag::SYSTEM, Tag(1)]
-                .map(|tag| StorageTeam { tag, members: members() })
+                .map(|tag| StorageTeam { tag, members: members(), joining: vec![] })
                 .to_vec(),
         },
         shards: ShardMap(vec![]).summary(),

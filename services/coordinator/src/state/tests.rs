@@ -113,6 +113,7 @@ fn mark_ready(state: &mut ClusterState, epoch: u64, director: u64) -> Applied {
             made: vec![],
             phases: vec![],
             trace_id: None,
+            changes: vec![],
         },
     }))
 }

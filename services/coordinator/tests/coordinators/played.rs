@@ -106,7 +106,8 @@ async fn dismiss(State(told): State<Told>, Json(request): Json<Dismissal>) -> An
 async fn director_status(State(told): State<Told>) -> Json<Status> {
     let epoch = told.last().map_or(Epoch::ZERO, |last| last.epoch);
     let (phase, stalled, phases) = ("standby".to_owned(), None, vec![]);
-    Json(Status { epoch, phase, stalled, phases, rate: None })
+    let (copies, degraded) = (vec![], vec![]);
+    Json(Status { epoch, phase, stalled, phases, rate: None, copies, degraded })
 }
 
 /// A director that does what it is told and nothing else.

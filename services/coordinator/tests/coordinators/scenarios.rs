@@ -46,6 +46,7 @@ async fn make_ready(world: &World, on: usize, epoch: Epoch, director: Incarnatio
         made: vec![],
         phases: vec![],
         trace_id: None,
+        changes: vec![],
     };
     world.ask(on, &READY, &ReadyRequest { epoch, director, recovery }).await.unwrap();
     recorded

@@ -315,6 +315,7 @@ pub(crate) fn configuration(holding: &Holding, epoch: Epoch) -> Recorded {
                         service: service(ServiceKind::Storage, on),
                     })
                     .collect(),
+                joining: vec![],
             }],
         },
         shards: ShardMap(vec![]).summary(),

@@ -17,22 +17,26 @@ use crate::fatal::{Fatal, Words};
 use crate::plan::Plan;
 use crate::reign::Reign;
 
-pub(crate) async fn run(reign: &Reign, plan: &Plan) -> Result<(), Fatal> {
-    tell_coordinators(reign, plan).await?;
+/// Opens the epoch. Returns what the coordinators were told of it.
+pub(crate) async fn run(reign: &Reign, plan: &Plan) -> Result<Recovery, Fatal> {
+    let recovery = recovery(reign, plan);
+    tell_coordinators(reign, &recovery).await?;
     let told = Opening { epoch: reign.epoch, director: reign.context.pid().incarnation };
     let proxies = plan.recruits.commit_proxies.iter();
     let open = proxies.map(|proxy| reign.tell(proxy, "opening", OPEN, &told, ASSIGN_LIMIT));
     try_join_all(open).await?;
     reign.live.accept_commits();
     tracing::info!(epoch = reign.epoch.0, elapsed = ?reign.elapsed(), "commits are accepted");
-    Ok(())
+    Ok(recovery)
 }
 
-async fn tell_coordinators(reign: &Reign, plan: &Plan) -> Result<(), Fatal> {
+/// Tells the coordinators that the configuration recorded last is ready, and what the epoch tells of
+/// itself.
+pub(crate) async fn tell_coordinators(reign: &Reign, recovery: &Recovery) -> Result<(), Fatal> {
     let request = ReadyRequest {
         epoch: reign.epoch,
         director: reign.context.pid().incarnation,
-        recovery: recovery(reign, plan),
+        recovery: recovery.clone(),
     };
     let deadline = Instant::now() + RECORD_DEADLINE;
     loop {
@@ -67,5 +71,6 @@ fn recovery(reign: &Reign, plan: &Plan) -> Recovery {
         made: plan.recruits.made.clone(),
         phases: reign.progress.status().phases,
         trace_id: reign.accepted.trace_id.clone(),
+        changes: Vec::new(),
     }
 }

@@ -5,26 +5,36 @@
 //! up: commits are accepted meanwhile. **Keeps: log data is dropped only when it is durable in every
 //! recorded member** (invariant 9), which the logs see to themselves; this phase tells of it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use plinth_api::Nothing;
 use plinth_api::commit_proxy::Peer;
 use plinth_api::storage::{STATUS, Status};
 use plinth_types::{Epoch, ServiceRef, StoreId, Version};
 use tokio::time::sleep;
 
+use crate::amending::Book;
 use crate::config::{ASSIGN_LIMIT, REGISTRY_PERIOD};
 use crate::fatal::Fatal;
 use crate::plan::Plan;
 use crate::registry::Whereabouts;
 use crate::reign::Reign;
 
-pub(crate) async fn run(reign: &Reign, plan: &Plan) -> Result<(), Fatal> {
-    for (store, service) in plan.storages() {
-        while !has_caught_up(reign, plan, store, &service).await {
+pub(crate) async fn run(reign: &Reign, book: &Book) -> Result<(), Fatal> {
+    let mut done = BTreeSet::new();
+    loop {
+        // The teams may change meanwhile: a member that never returns is replaced.
+        let plan = Arc::clone(&book.borrow());
+        let left = plan.members().into_iter().find(|(store, _)| !done.contains(store));
+        let Some((store, service)) = left else { return Ok(()) };
+        if has_caught_up(reign, &plan, store, &service).await {
+            done.insert(store);
+        } else {
             reign.stalled(Some(format!("{service} has not caught up past the recovery version")));
             sleep(REGISTRY_PERIOD).await;
         }
     }
-    Ok(())
 }
 
 async fn has_caught_up(reign: &Reign, plan: &Plan, store: StoreId, service: &ServiceRef) -> bool {
@@ -56,6 +66,7 @@ mod tests {
             durable_epoch: Epoch(3),
             oldest: Version(0),
             known_committed: Version(0),
+            copying: None,
         };
         for (epoch, tags, past) in [
             (3, vec![tag(700, 600), tag(700, 500)], true),

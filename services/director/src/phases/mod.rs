@@ -15,13 +15,16 @@ pub(crate) mod system_transaction;
 
 use std::convert::Infallible;
 use std::future::ready;
+use std::sync::Arc;
 
 use plinth_system_config::{Layout, RecoveryPhase as Phase};
+use tokio::sync::watch;
 
+use crate::amending::Account;
 use crate::fatal::Fatal;
 use crate::plan::{Frame, Plan};
 use crate::reign::Reign;
-use crate::{rate, tending};
+use crate::{rate, replicating, tending};
 
 /// Recovers, and then tends the epoch until it ends. There is no other way into the writable state,
 /// and no way back: whatever fails ends the director.
@@ -54,15 +57,23 @@ pub(crate) async fn recover(reign: &Reign) -> Result<Infallible, Fatal> {
 
     let recording = recording_layout::run(reign, &plan, &read.holding, assigned);
     let tended = reign.phase(Phase::RecordingLayout, recording).await?;
-    tending::start(reign, &plan, tended);
+    let book = watch::Sender::new(Arc::new(plan.clone()));
+    tending::start(reign, &book, tended);
     reign.phase(Phase::Monitoring, monitoring::run(reign, &plan)).await?;
-    if !reign.context.runtime().fault("director.skip_system_transaction") {
-        let proving = system_transaction::run(reign, &plan, &read);
-        reign.phase(Phase::SystemTransaction, proving).await?;
+    let proving = async {
+        if reign.context.runtime().fault("director.skip_system_transaction") {
+            return Ok(None);
+        }
+        system_transaction::run(reign, &plan, &read).await.map(Some)
+    };
+    let last_recovery = reign.phase(Phase::SystemTransaction, proving).await?;
+    let opening = accepting_commits::run(reign, &plan);
+    let recovery = reign.phase(Phase::AcceptingCommits, opening).await?;
+    rate::start(reign, &book);
+    if let Some(last_recovery) = last_recovery {
+        replicating::start(reign, &book, Account { last_recovery, recovery });
     }
-    reign.phase(Phase::AcceptingCommits, accepting_commits::run(reign, &plan)).await?;
-    rate::start(reign, &plan);
-    reign.phase(Phase::FullyRecovered, fully_recovered::run(reign, &plan)).await?;
+    reign.phase(Phase::FullyRecovered, fully_recovered::run(reign, &book)).await?;
     Err(reign.failed().await)
 }
 

@@ -11,8 +11,8 @@ use plinth_api::Nothing;
 use plinth_api::commit_proxy::Peer;
 use plinth_api::coordinator::{HOLDING, Holding, RECORD, RecordRequest};
 use plinth_api::log::KEEP;
-use plinth_system_config::Directory;
-use plinth_types::{Pid, StoreId};
+use plinth_system_config::{Directory, Recorded};
+use plinth_types::{ConfigVersion, Pid, StoreId};
 use tokio::time::{Instant, sleep};
 
 use super::starting_transaction_system::{Assigned, patiently};
@@ -30,19 +30,25 @@ pub(crate) async fn run(
     holding: &Holding,
     assigned: Assigned,
 ) -> Result<Assigned, Fatal> {
-    record(reign, plan, holding).await?;
+    let expected = holding.recorded.as_ref().map(|recorded| recorded.config.config_version);
+    record(reign, &plan.recorded, expected).await?;
     tracing::info!(stamp = %plan.recorded.stamp(), "layout recorded: {}", super::summary(plan.layout()));
     let tended = keep(reign, plan, assigned).await?;
     reign.live.publish(&plan.recorded, &directory(reign, plan, &tended));
     Ok(tended)
 }
 
-async fn record(reign: &Reign, plan: &Plan, holding: &Holding) -> Result<(), Fatal> {
+/// The compare-and-set: `recorded` in the place of the configuration with the number `expected`.
+pub(crate) async fn record(
+    reign: &Reign,
+    recorded: &Recorded,
+    expected: Option<ConfigVersion>,
+) -> Result<(), Fatal> {
     let request = RecordRequest {
         epoch: reign.epoch,
         director: reign.context.pid().incarnation,
-        expected: holding.recorded.as_ref().map(|recorded| recorded.config.config_version),
-        recorded: plan.recorded.clone(),
+        expected,
+        recorded: recorded.clone(),
     };
     let deadline = Instant::now() + RECORD_DEADLINE;
     let mut tries = 0;
@@ -55,7 +61,7 @@ async fn record(reign: &Reign, plan: &Plan, holding: &Holding) -> Result<(), Fat
         };
         if is_refusal(&error) {
             // An earlier try may have taken effect although no answer came, and refuses this one.
-            if tries > 1 && is_recorded(reign, plan).await {
+            if tries > 1 && is_recorded(reign, recorded).await {
                 reign.mark("director.layout_recorded_unheard");
                 return Ok(());
             }
@@ -71,13 +77,13 @@ async fn record(reign: &Reign, plan: &Plan, holding: &Holding) -> Result<(), Fat
     }
 }
 
-async fn is_recorded(reign: &Reign, plan: &Plan) -> bool {
+async fn is_recorded(reign: &Reign, recorded: &Recorded) -> bool {
     let held = reign.coordinators.call(HOLDING, &Nothing {}, reign.epoch, COORDINATOR_LIMIT).await;
     held.is_ok_and(|holding| {
         let is_latest = holding.appointed.is_some_and(|appointed| {
             appointed.epoch == reign.epoch && appointed.pid == *reign.context.pid()
         });
-        is_latest && holding.recorded.as_ref() == Some(&plan.recorded)
+        is_latest && holding.recorded.as_ref() == Some(recorded)
     })
 }
 

@@ -14,6 +14,7 @@ use std::future::Future;
 
 use futures::future::{join_all, try_join, try_join_all};
 use plinth_api::commit_proxy::Peer;
+use plinth_api::storage::TagAssignment;
 use plinth_api::{commit_proxy, resolver, sequencer, storage};
 use plinth_types::{Pid, ServiceRef, StoreId};
 use tokio::time::{Instant, timeout_at};
@@ -47,7 +48,10 @@ pub(crate) async fn run(reign: &Reign, plan: &Plan) -> Result<Assigned, Fatal> {
     let storages = plan.storages();
     let storages =
         storages.iter().filter_map(|(store, service)| match nodes.find(service, *store) {
-            Whereabouts::Up(pid) => Some(assign_storage(reign, plan, *store, service, pid.clone())),
+            Whereabouts::Up(pid) => {
+                let tags = plan.tags_of(*store, &nodes);
+                Some(assign_storage(reign, plan, *store, service, pid.clone(), tags))
+            }
             Whereabouts::Lost(_) | Whereabouts::Coming | Whereabouts::Unknown => None,
         });
     patiently(storages).await
@@ -70,9 +74,10 @@ pub(crate) async fn assign_storage(
     store: StoreId,
     service: &ServiceRef,
     pid: Pid,
+    tags: Vec<TagAssignment>,
 ) -> Result<Option<(StoreId, Pid)>, Fatal> {
     let peer = Peer { service: service.clone(), pid };
-    let told = plan.storage_assignment(store);
+    let told = plan.storage_assignment(tags);
     match reign.call(&peer, storage::ASSIGN, &told, ASSIGN_LIMIT).await {
         Ok(_) => Ok(Some((store, peer.pid))),
         Err(error) if is_superseded(&error) => {

@@ -4,6 +4,7 @@
 mod controller;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -14,6 +15,7 @@ use plinth_types::{ServiceRef, StoreId};
 use tokio::time::{Instant, sleep};
 
 use self::controller::{Controller, LogSeen, Look, StorageSeen, Verdict};
+use crate::amending::Book;
 use crate::plan::Plan;
 use crate::registry::Whereabouts;
 use crate::reign::Reign;
@@ -26,18 +28,20 @@ const BUSY: Duration = Duration::from_millis(200);
 const LOOK_LIMIT: Duration = Duration::from_millis(500);
 
 /// Governs the rate until the epoch ends.
-pub(crate) fn start(reign: &Reign, plan: &Plan) {
-    let governing = govern(reign.clone(), plan.clone());
+pub(crate) fn start(reign: &Reign, book: &Book) {
+    let governing = govern(reign.clone(), book.clone());
     drop(reign.context.scope().spawn("rate", governing));
 }
 
-async fn govern(reign: Reign, plan: Plan) {
+async fn govern(reign: Reign, book: Book) {
     let started = Instant::now();
-    let storages = plan.storages();
     let mut controller = Controller::default();
     let mut told: Option<u64> = None;
     loop {
         sleep(if controller.is_calm() { CALM } else { BUSY }).await;
+        // Who only joins a team is not read, and holds up nobody.
+        let plan = Arc::clone(&book.borrow());
+        let storages = plan.members();
         let (storages, logs, begun) = tokio::join!(
             look_at_storages(&reign, &storages),
             look_at_logs(&reign, &plan),

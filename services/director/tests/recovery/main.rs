@@ -13,7 +13,8 @@ use plinth_director::{Config, serve};
 use plinth_runtime::Runtime;
 use plinth_service::{Context, Exit, Host, HostOptions, Secrets};
 use plinth_system_config::{
-    LastRecovery, Parameters, RecoveryPhase, Service, ShardMap, keys, recorded_from_rows,
+    Envelope, LastRecovery, Parameters, Recorded, RecoveryPhase, Service, ShardMap, decode_stored,
+    encode_stored, keys, recorded_from_rows,
 };
 use plinth_types::{Epoch, ServiceKind, ServiceRef, VERSION_GAP, Version};
 use tokio::task::JoinHandle;
@@ -233,6 +234,38 @@ async fn the_next_epoch_takes_up_the_same_logs_and_storages() {
     for n in 1..=3 {
         assert_eq!(neighbours.count(&format!("foreman-1@node-{n} POST /v1/workers")), 0);
     }
+}
+
+/// What an earlier release has written goes on to be written in its form, so that a node that still has
+/// that release can read it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_format_level_1_goes_on_at_that_level() {
+    let neighbours = one_epoch().await;
+    {
+        let mut world = neighbours.world();
+        let as_level_1 = |recorded: &mut Option<Recorded>| {
+            let recorded = recorded.as_mut().unwrap();
+            recorded.config.format_level = 1;
+            *recorded = decode_stored(&encode_stored(recorded).unwrap()).unwrap();
+        };
+        as_level_1(&mut world.recorded);
+        as_level_1(&mut world.ready);
+        world.logs.values_mut().for_each(|log| as_level_1(&mut log.config));
+    }
+    let before = neighbours.world().recorded.clone().unwrap();
+    let director = Director::appointed(&neighbours, &[]).await;
+    let live = director.until_ready().await;
+    live.recorded.validate_after(&before).unwrap();
+    assert_eq!(live.recorded.config.format_level, 1);
+    assert_eq!(live.recorded.config.parameters, before.config.parameters);
+    let world = neighbours.world();
+    let config = world.row(keys::CONFIG).unwrap();
+    let envelope = Envelope::open(config.as_bytes(), "plinth.system-config", 1).unwrap();
+    assert_eq!(envelope.level(), 1);
+    assert!(!envelope.body().contains("storage_lost_ms"), "{}", envelope.body());
+    let shards = live.recorded.shards.0.iter().map(|(start, _)| keys::shard(start));
+    let shards = shards.map(|key| (key.clone(), world.row(key.as_bytes()).unwrap().clone()));
+    assert_eq!(recorded_from_rows(config.as_bytes(), shards).unwrap(), live.recorded);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

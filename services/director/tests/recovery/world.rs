@@ -48,7 +48,7 @@ pub(crate) struct Log {
     pub(crate) end: Version,
     pub(crate) known_committed: Version,
     pub(crate) generation: Option<Generation>,
-    config: Option<Recorded>,
+    pub(crate) config: Option<Recorded>,
     /// Whether the configuration that it keeps can't be read.
     pub(crate) config_damaged: bool,
     locked: Epoch,
@@ -480,6 +480,7 @@ impl World {
                 tags: vec![],
                 queue_bytes: 0,
                 queue_limit_bytes: 0,
+                backlogs: vec![],
                 config: None,
             })),
             _ => problem(ErrorCode::NotFound, path),
@@ -513,6 +514,7 @@ impl World {
                     durable_epoch: epoch,
                     oldest: Version::ZERO,
                     known_committed: self.committed,
+                    copying: None,
                 };
                 Ok(json(&StorageStatus { store, epoch, tags: vec![tag], queue_bytes: 0 }))
             }

@@ -75,6 +75,38 @@ pub enum Refusal {
         /// The name.
         name: ServiceName,
     },
+    /// Another directory has the name than the one that is to go.
+    #[error("{name} of this node is not store {given}")]
+    NotThisStore {
+        /// The name.
+        name: ServiceName,
+        /// The store that is asked for.
+        given: StoreId,
+    },
+    /// The recorded layout names the directory, or none is recorded.
+    #[error("{name} can't be removed: the recorded layout may need its store {store}")]
+    Named {
+        /// The name.
+        name: ServiceName,
+        /// Its store.
+        store: StoreId,
+    },
+    /// Whether a directory is needed, the coordinators did not say.
+    #[error(
+        "{name} can't be removed before a coordinator tells that the layout does not name it: {detail}"
+    )]
+    NoCoordinator {
+        /// The name.
+        name: ServiceName,
+        /// What the last one said.
+        detail: String,
+    },
+    /// It runs.
+    #[error("{name} still runs")]
+    Running {
+        /// The name.
+        name: ServiceName,
+    },
     /// Something else started it, and must end it.
     #[error("{name} was not started by this foreman; end it where it was started")]
     Foreign {
@@ -92,12 +124,17 @@ impl Refusal {
     pub const fn code(&self) -> ErrorCode {
         match self {
             Refusal::OtherNode { .. } | Refusal::KindNotMade { .. } => ErrorCode::InvalidRequest,
-            Refusal::OtherStore { .. } | Refusal::OtherProcess { .. } => ErrorCode::DuplicateName,
+            Refusal::OtherStore { .. }
+            | Refusal::OtherProcess { .. }
+            | Refusal::NotThisStore { .. } => ErrorCode::DuplicateName,
             Refusal::StaleEpoch { .. } => ErrorCode::StaleEpoch,
-            Refusal::NoCluster | Refusal::Stopping => ErrorCode::NotReady,
+            Refusal::NoCluster
+            | Refusal::Stopping
+            | Refusal::NoCoordinator { .. }
+            | Refusal::Running { .. } => ErrorCode::NotReady,
             Refusal::Unknown { .. } => ErrorCode::NotFound,
             Refusal::Durable { .. } => ErrorCode::NotImplemented,
-            Refusal::Foreign { .. } => ErrorCode::Forbidden,
+            Refusal::Foreign { .. } | Refusal::Named { .. } => ErrorCode::Forbidden,
         }
     }
 }

@@ -279,3 +279,44 @@ fn a_worker_that_something_else_starts_is_never_started_here() {
     workers.announce(at(5000), &announcement("storage-1", 6, 1, Some(3))).unwrap();
     assert_eq!(state(&workers, "storage-1"), WorkerState::Up);
 }
+
+#[test]
+fn a_durable_worker_is_forgotten_only_by_its_store_and_once_it_has_ended_for_good() {
+    let mut workers = workers();
+    workers.create(at(0), &create("storage-1", 1)).unwrap();
+    let number = to_start(&mut workers);
+    workers.started(name("storage-1"), number, Some(process(10)));
+    workers.announce(at(1), &announcement("storage-1", 5, 10, Some(7))).unwrap();
+    let who = name("storage-1");
+    let other = Refusal::NotThisStore { name: who, given: StoreId(8) };
+    assert_eq!(workers.retire(who, StoreId(8)), Err(other.clone()));
+    assert_eq!(workers.discard(who, StoreId(8)), Err(other));
+    assert_eq!(workers.discard(who, StoreId(7)), Err(Refusal::Running { name: who }));
+
+    workers.retire(who, StoreId(7)).unwrap();
+    assert_eq!(workers.take_commands(), [Command::End { name: who, number }]);
+    // Asked again, it is not ended twice; and while it runs it is not forgotten.
+    workers.retire(who, StoreId(7)).unwrap();
+    assert_eq!(workers.take_commands(), []);
+    assert_eq!(workers.discard(who, StoreId(7)), Err(Refusal::Running { name: who }));
+    workers.ended(at(2), who, number, "asked to".to_owned());
+    assert_eq!(workers.take_commands(), []);
+    assert_eq!(state(&workers, "storage-1"), WorkerState::Down);
+
+    // The coordinators think otherwise after all.
+    workers.want(at(3), who);
+    let number = to_start(&mut workers);
+    workers.started(who, number, Some(process(11)));
+    assert_eq!(workers.discard(who, StoreId(7)), Err(Refusal::Running { name: who }));
+    workers.retire(who, StoreId(7)).unwrap();
+    assert_eq!(workers.take_commands().len(), 1);
+    workers.ended(at(4), who, number, "asked to".to_owned());
+    workers.discard(who, StoreId(7)).unwrap();
+    assert!(workers.list().is_empty());
+    assert!(matches!(workers.retire(who, StoreId(7)), Err(Refusal::Unknown { .. })));
+
+    // What something else started, something else ends.
+    workers.announce(at(5), &announcement("storage-2", 6, 12, Some(9))).unwrap();
+    let refused = Refusal::Foreign { name: name("storage-2") };
+    assert_eq!(workers.retire(name("storage-2"), StoreId(9)), Err(refused));
+}

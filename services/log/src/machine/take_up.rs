@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plinth_api::log::{Assignment, Entry};
 use plinth_types::{Tag, Version};
 
-use super::{AssignStep, Machine};
+use super::{AssignStep, Machine, Sizes};
 use crate::records::{Row, TagRecord};
 use crate::refusal::Refusal;
 
@@ -41,6 +41,7 @@ impl Machine {
             self.entries.clear();
             self.spilled = Version::ZERO;
             self.bytes = 0;
+            self.sizes = Sizes::default();
             self.tags.clear();
             self.queue(Row::DropAbove(Version::ZERO));
         }
@@ -53,11 +54,10 @@ impl Machine {
         for team in &assignment.tags {
             let record = self.tags.entry(team.tag).or_default();
             record.assigned = true;
-            record.members = team
-                .members
-                .iter()
-                .map(|store| (*store, record.members.get(store).copied().unwrap_or(record.popped)))
-                .collect();
+            // Those of before count on until the layout is recorded that names them no more.
+            for store in &team.members {
+                record.members.entry(*store).or_insert(record.popped);
+            }
         }
         self.generations.retain(|old| old.epoch < generation.epoch);
         self.generations.push(generation);
@@ -69,6 +69,7 @@ impl Machine {
     fn truncate(&mut self, recovery_version: Version) {
         let void = self.entries.split_off(&recovery_version.plus(1));
         self.bytes -= void.values().map(|held| held.bytes).sum::<u64>();
+        self.sizes.drop_above(recovery_version);
         // A recovery keeps what is committed, and nothing else was spilled.
         debug_assert!(self.spilled <= recovery_version, "something spilled is truncated");
         self.waiting.clear();
@@ -81,6 +82,9 @@ impl Machine {
 
     /// Puts copies in the place of what was held of their tags.
     fn merge(&mut self, copied: Vec<Copied>, recovery_version: Version) {
+        if copied.is_empty() {
+            return;
+        }
         let tags: BTreeSet<Tag> = copied.iter().map(|copy| copy.tag).collect();
         let mut changed: BTreeMap<Version, Entry> = BTreeMap::new();
         for (version, held) in &self.entries {
@@ -112,5 +116,7 @@ impl Machine {
         for entry in changed.into_values() {
             self.hold(Arc::new(entry));
         }
+        // Entries have come in between others: they are counted anew, in their order.
+        self.sizes = Sizes::of(self.entries.values().map(|held| &*held.entry), &self.tags);
     }
 }

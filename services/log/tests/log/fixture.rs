@@ -4,7 +4,7 @@ use plinth_api::log::{
     Assignment, Entry, Generation, LockAnswer, LockRequest, PopRequest, PullAnswer, PullQuery,
     TagMembers, TagMutations,
 };
-use plinth_log::machine::{AssignStep, Copied, Machine, Mark, Pushed, Spilled};
+use plinth_log::machine::{AssignStep, Copied, Machine, Mark, Pushed, Sizes, Spilled};
 use plinth_log::records::{Found, Row};
 use plinth_log::{Limits, Refusal};
 use plinth_system_config::{Recorded, decode_stored};
@@ -168,7 +168,9 @@ impl Log {
         for (rows, _) in std::mem::take(&mut self.unsynced).into_iter().take(kept) {
             self.disk.write(&rows);
         }
-        self.machine = Machine::new(STORE, self.limits, self.disk.0.clone());
+        let mut found = self.disk.0.clone();
+        found.sizes = Sizes::of(&found.entries, &found.state.tags);
+        self.machine = Machine::new(STORE, self.limits, found);
     }
 
     pub(crate) fn lock(&mut self, epoch: u64) -> Result<LockAnswer, Refusal> {

@@ -6,6 +6,7 @@
 mod crashes;
 mod fences;
 mod fixture;
+mod members;
 mod model;
 mod replaying;
 mod service;

@@ -57,6 +57,11 @@ fn a_kept_log_takes_only_the_tag_that_it_lacks() {
     other.append(&[third]);
     let second = kept.append(&[]);
     other.append(&[third]);
+    let behind = |log: &Log, tag: Tag| {
+        let backlogs = log.machine.status().backlogs;
+        backlogs.iter().find(|of| of.tag == tag && of.store == MEMBERS[0]).unwrap().bytes
+    };
+    let user_bytes = behind(&kept, USER);
     kept.lock(2).unwrap();
     let mut assignment = copying(2, second, &[third]);
     assignment.tags.push(TagMembers { tag: third, members: MEMBERS.to_vec() });
@@ -67,6 +72,9 @@ fn a_kept_log_takes_only_the_tag_that_it_lacks() {
     for _ in 0..2 {
         assert_eq!(versions(&kept.pull(USER, 2, Version::ZERO).unwrap()), [first]);
         assert_eq!(versions(&kept.pull(third, 2, Version::ZERO).unwrap()), [first, second]);
+        // What the copy has come in between of is not counted twice, and neither is left out.
+        assert_eq!(behind(&kept, USER), user_bytes);
+        assert!(behind(&kept, third) > 0);
         kept.crash(0);
     }
 }

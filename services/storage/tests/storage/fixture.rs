@@ -38,6 +38,8 @@ pub(crate) struct Held {
     pub(crate) pops: Vec<PopRequest>,
     pub(crate) pulls: usize,
     pub(crate) broken: bool,
+    /// What is up to here has been dropped.
+    pub(crate) popped: Version,
 }
 
 impl Held {
@@ -75,6 +77,7 @@ impl Log {
             pops: Vec::new(),
             pulls: 0,
             broken: false,
+            popped: Version::ZERO,
         };
         let held = Arc::new(watch::Sender::new(held));
         let (scope, end) = Scope::new();
@@ -122,6 +125,14 @@ impl Log {
         });
     }
 
+    /// Everything that is known to be committed is dropped, as once all members have it.
+    pub(crate) fn drop_all(&self) {
+        self.held.send_modify(|held| {
+            held.popped = held.known_committed;
+            held.entries.retain(|entry| entry.version > held.popped);
+        });
+    }
+
     pub(crate) async fn wait_for(&self, condition: impl FnMut(&Held) -> bool) {
         let mut held = self.held.subscribe();
         let waiting = held.wait_for(condition);
@@ -137,6 +148,7 @@ async fn pull(State(held): State<Shared>, Query(query): Query<PullQuery>) -> Ans
     let mut watching = held.subscribe();
     let news = |held: &Held| {
         held.broken
+            || query.after < held.popped
             || held.end > query.after
             || held.known_committed > query.known_committed
             || held.generation.epoch > query.epoch
@@ -144,6 +156,9 @@ async fn pull(State(held): State<Shared>, Query(query): Query<PullQuery>) -> Ans
     let wait = Duration::from_millis(query.wait_ms);
     let _ = tokio::time::timeout(wait, watching.wait_for(news)).await;
     let held = held.borrow().clone();
+    if query.after < held.popped {
+        return Err(Failure::new(ErrorCode::TransactionTooOld, "dropped by the test"));
+    }
     if held.broken {
         return Err(Failure::new(ErrorCode::NotReady, "broken by the test"));
     }

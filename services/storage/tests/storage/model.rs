@@ -17,11 +17,11 @@ use plinth_store::{Direction, Disk, DiskDelays, Durability, SimulatedDisk, Store
 use plinth_types::{AtomicOp, Epoch, Key, KeyRange, Mutation, Tag, VERSION_GAP, Value, Version};
 use proptest::prelude::*;
 
-const TAG: Tag = Tag(1);
+pub(crate) const TAG: Tag = Tag(1);
 const WINDOW: u64 = 40;
-const KEYS: u8 = 8;
+pub(crate) const KEYS: u8 = 8;
 
-type Data = BTreeMap<Key, Value>;
+pub(crate) type Data = BTreeMap<Key, Value>;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -46,7 +46,7 @@ fn key() -> impl Strategy<Value = Key> {
     (0..KEYS).prop_map(|key| Key::from(vec![key]))
 }
 
-fn mutation() -> impl Strategy<Value = Mutation> {
+pub(crate) fn mutation() -> impl Strategy<Value = Mutation> {
     prop_oneof![
         4 => (key(), any::<u8>()).prop_map(|(key, value)| Mutation::Set { key, value: vec![value].into() }),
         1 => key().prop_map(|key| Mutation::Clear { key }),
@@ -69,7 +69,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 /// SplitMix64.
-struct Seeded(AtomicU64);
+pub(crate) struct Seeded(pub(crate) AtomicU64);
 
 impl Random for Seeded {
     fn next_u64(&self) -> u64 {
@@ -82,16 +82,16 @@ impl Random for Seeded {
 }
 
 /// The cluster beside the storage: what the logs hold, and the data at every version.
-struct Truth {
-    generation: Generation,
-    log: Vec<Entry>,
-    end: Version,
-    known_committed: Version,
-    data: BTreeMap<Version, Data>,
+pub(crate) struct Truth {
+    pub(crate) generation: Generation,
+    pub(crate) log: Vec<Entry>,
+    pub(crate) end: Version,
+    pub(crate) known_committed: Version,
+    pub(crate) data: BTreeMap<Version, Data>,
 }
 
 impl Truth {
-    fn new() -> Truth {
+    pub(crate) fn new() -> Truth {
         Truth {
             generation: generation(1, Version::ZERO, Version::ZERO),
             log: Vec::new(),
@@ -101,11 +101,11 @@ impl Truth {
         }
     }
 
-    fn at(&self, version: Version) -> &Data {
+    pub(crate) fn at(&self, version: Version) -> &Data {
         self.data.range(..=version).next_back().unwrap().1
     }
 
-    fn append(&mut self, mutations: Vec<Mutation>) {
+    pub(crate) fn append(&mut self, mutations: Vec<Mutation>) {
         let prev = self.end;
         let version = prev.plus(10).max(self.generation.first_version);
         let mut data = self.at(prev).clone();
@@ -139,7 +139,7 @@ impl Truth {
         }
     }
 
-    fn recover(&mut self, dropped: usize) {
+    pub(crate) fn recover(&mut self, dropped: usize) {
         let open = self.data.range((Bound::Excluded(self.known_committed), Bound::Unbounded));
         let open: Vec<Version> = open.map(|(version, _)| *version).collect();
         let kept = open.len().saturating_sub(dropped);
@@ -170,26 +170,30 @@ fn generation(epoch: u64, recovery_version: Version, previous_first: Version) ->
 }
 
 /// The storage.
-struct Replica {
-    disk: SimulatedDisk,
-    store: Arc<dyn Store>,
-    stream: Stream,
-    writing: Option<BoxFuture<'static, Result<(), StoreError>>>,
+pub(crate) struct Replica {
+    pub(crate) disk: SimulatedDisk,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) stream: Stream,
+    pub(crate) writing: Option<BoxFuture<'static, Result<(), StoreError>>>,
 }
 
 impl Replica {
-    async fn open(disk: SimulatedDisk) -> Replica {
+    pub(crate) async fn open(disk: SimulatedDisk) -> Replica {
         let store = disk.open(Path::new("/data"), &TABLES).await.unwrap();
-        let found = records::read_tags(&*store).unwrap();
-        let durable = found.get(&TAG).copied().unwrap_or_default();
-        Replica { disk, store, stream: Stream::restore(TAG, durable), writing: None }
+        let found = records::read(&*store).unwrap();
+        let durable = found.tags.get(&TAG).copied().unwrap_or_default();
+        let stream = match found.copies.get(&TAG) {
+            Some(copy) => Stream::copied(TAG, copy.clone()),
+            None => Stream::restore(TAG, durable),
+        };
+        Replica { disk, store, stream, writing: None }
     }
 
-    fn assign(&mut self, generation: Generation) {
-        self.stream.assign(generation, vec![KeyRange::all()], WINDOW).unwrap();
+    pub(crate) fn assign(&mut self, generation: Generation) {
+        self.stream.assign(generation, vec![KeyRange::all()], WINDOW, false).unwrap();
     }
 
-    fn pull(&mut self, truth: &Truth, limit: usize) {
+    pub(crate) fn pull(&mut self, truth: &Truth, limit: usize) {
         let answer = truth.pull(self.stream.version(), limit);
         match self.stream.accept(answer) {
             Ok(accepted) => {
@@ -205,13 +209,13 @@ impl Replica {
         }
     }
 
-    fn flush(&mut self, limit: usize) {
+    pub(crate) fn flush(&mut self, limit: usize) {
         if let Some(flush) = self.stream.flush(limit).unwrap() {
             self.writing = Some(self.store.write(flush.batch, Durability::Synced));
         }
     }
 
-    async fn flushed(&mut self) {
+    pub(crate) async fn flushed(&mut self) {
         if let Some(writing) = self.writing.take() {
             writing.await.unwrap();
             self.stream.flushed(usize::MAX);
@@ -339,10 +343,10 @@ fn what_a_recovery_dropped_must_not_be_on_disk() {
     let durable = Position { epoch: Epoch(1), version: Version(70) };
     let mut stream = Stream::restore(TAG, durable);
     let next = generation(2, Version(60), Version::ZERO);
-    let breach = stream.assign(next, vec![KeyRange::all()], WINDOW).unwrap_err();
+    let breach = stream.assign(next, vec![KeyRange::all()], WINDOW, false).unwrap_err();
     assert_eq!((breach.version, breach.recovery_version), (Version(70), Version(60)));
     assert_eq!(stream.generation(), None);
     stream
-        .assign(generation(2, Version(70), Version::ZERO), vec![KeyRange::all()], WINDOW)
+        .assign(generation(2, Version(70), Version::ZERO), vec![KeyRange::all()], WINDOW, false)
         .unwrap();
 }

@@ -14,6 +14,7 @@ mod histories;
 mod interactive;
 mod lifecycle;
 mod recover;
+mod replicas;
 mod requests;
 mod soak;
 mod traces;

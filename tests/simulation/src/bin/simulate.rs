@@ -48,6 +48,9 @@ enum Command {
         /// Print this many of the last events, to compare two runs.
         #[arg(long, default_value_t = 0)]
         events: usize,
+        /// Four nodes, of which one is lost for good.
+        #[arg(long)]
+        lose_node: bool,
     },
     /// What a cluster of a size costs, as a line of JSON.
     Cost {
@@ -82,25 +85,29 @@ enum Command {
         /// campaign of the same build and the same faults are not run again.
         #[arg(long)]
         record: Option<PathBuf>,
+        /// Four nodes, of which one is lost for good.
+        #[arg(long)]
+        lose_node: bool,
     },
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Seed { seed, control, fault, overtaking_ms, events } => {
+        Command::Seed { seed, control, fault, overtaking_ms, events, lose_node } => {
             let overtaking = overtaking_ms.map(Duration::from_millis);
-            let setup =
-                Setup { faults: fault, overtaking, kept_events: events, ..Setup::default() };
+            let setup = if lose_node { Setup::losing_a_node() } else { Setup::default() };
+            let setup = Setup { faults: fault, overtaking, kept_events: events, ..setup };
             one(seed, &control, setup)
         }
         Command::Cost { size, seed } => cost(seed, &size),
         Command::Scale => {
             scale::print_tables(Path::new(SELF), &mut std::io::stdout()).map(|()| true)
         }
-        Command::Campaign { seeds, first, control, fault, jobs, record } => {
+        Command::Campaign { seeds, first, control, fault, jobs, record, lose_node } => {
             let mut campaign =
                 Campaign { controls: control, faults: fault, ..Campaign::new(Path::new(SELF)) };
             campaign.jobs = jobs.unwrap_or(campaign.jobs);
+            campaign.loses_a_node = lose_node;
             many(seeds, first, &campaign, record.as_deref())
         }
     };
@@ -129,7 +136,9 @@ fn watch_over() {
 
 fn one(seed: u64, controls: &[String], mut setup: Setup) -> anyhow::Result<bool> {
     watch_over();
-    setup.controls = controls.iter().map(|text| parse(text)).collect::<anyhow::Result<_>>()?;
+    for control in controls {
+        setup.controls.push(parse(control)?);
+    }
     let (report, world) = run(seed, &setup)?;
     if setup.kept_events > 0 {
         print!("{}", world.trace().dump());

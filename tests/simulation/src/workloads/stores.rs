@@ -7,9 +7,11 @@ use futures::future::join_all;
 use plinth_api::coordinator::PROCESSES;
 use plinth_api::director::LiveLayout;
 use plinth_api::log::{CONFIRM, ConfirmQuery};
+use plinth_api::storage::TagStatus;
 use plinth_api::{Client, Endpoint, Nothing, Target, log, storage};
 use plinth_service::Transport;
-use plinth_types::{Epoch, StoreId, Tag, Version};
+use plinth_system_config::{Layout, StorageTeam};
+use plinth_types::{Epoch, ServiceRef, StoreId, Tag, Version};
 use serde::de::DeserializeOwned;
 
 use crate::invariants::{dropped_is_durable, locks_never_go_back};
@@ -58,11 +60,13 @@ pub(crate) async fn run(scene: Scene) {
                 *most = (*most).max(extent.popped);
             }
             let mut durable = BTreeMap::new();
-            for team in &recorded.storage_teams {
+            // Who has left since the logs were asked is no matter of theirs.
+            let now = gateway.ask(&LAYOUT).await.ok();
+            let now = now.filter(|now| now.recorded.config.epoch == layout.recorded.config.epoch);
+            for team in now.iter().flat_map(|now| &now.recorded.config.layout.storage_teams) {
                 for (_, storage) in &storages {
-                    let is_member = team.members.iter().any(|member| member.store == storage.store);
                     let held = storage.tags.iter().find(|held| held.tag == team.tag);
-                    if let Some(held) = held.filter(|_| is_member) {
+                    if let Some(held) = held.filter(|held| counts(recorded, team, storage, held)) {
                         durable.insert((team.tag, storage.store), held.durable);
                     }
                 }
@@ -74,6 +78,23 @@ pub(crate) async fn run(scene: Scene) {
         }
         scene.pause(PAUSE).await;
     }
+}
+
+/// Whether logs keep a tag's data for a storage, by what was recorded before they were asked: for a
+/// member of its `team`, and for a newcomer that has all pages of its copy and follows the logs.
+fn counts(
+    recorded: &Layout<ServiceRef>,
+    team: &StorageTeam<ServiceRef>,
+    storage: &storage::Status,
+    held: &TagStatus,
+) -> bool {
+    let was_named = recorded
+        .storage_teams
+        .iter()
+        .filter(|before| before.tag == team.tag)
+        .any(|before| before.everybody().any(|(store, _)| store == storage.store));
+    let is_named = team.everybody().any(|(store, _)| store == storage.store);
+    was_named && is_named && held.copying.is_none_or(|copying| copying.catching_up)
 }
 
 /// A locked log must not confirm an earlier epoch (invariant 3): by that a deposed proxy would go on

@@ -20,7 +20,7 @@ use futures::stream::FuturesUnordered;
 use plinth_api::commit_proxy::{COMMIT, CommitRequest, Peer};
 use plinth_api::storage::{SHARD_CONFIG, ShardConfig, ShardConfigQuery};
 use plinth_api::{Nothing, commit_proxy, log, resolver, sequencer};
-use plinth_system_config::{LastRecovery, Layout, system_mutations};
+use plinth_system_config::{LastRecovery, Layout, Recorded, system_mutations};
 use plinth_telemetry::record_version;
 use plinth_types::{Epoch, ServiceRef, StoreId, Version};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -34,19 +34,40 @@ use crate::plan::Plan;
 use crate::registry::Whereabouts;
 use crate::reign::Reign;
 
-pub(crate) async fn run(reign: &Reign, plan: &Plan, read: &Read) -> Result<(), Fatal> {
+/// Returns what the transaction tells of the recovery.
+pub(crate) async fn run(reign: &Reign, plan: &Plan, read: &Read) -> Result<LastRecovery, Fatal> {
     check_components(reign, plan).await?;
     await_storages(reign, plan, read).await;
     let timeout = Duration::from_millis(plan.parameters().system_transaction_timeout_ms);
     let deadline = Instant::now() + timeout;
     let last_recovery = last_recovery(reign, plan, read);
-    let encode = |error| Fatal::new(format!("the configuration can't be written: {error}"));
-    let first = plan.versions.first;
-    let mut proof = Proof::new(&plan.recorded, &last_recovery, first, read.holding.ready.as_ref())
-        .map_err(encode)?;
-    commit(reign, plan, &last_recovery, timeout).await?;
-    tracing::info!(version = %first, "system transaction committed");
-    prove(reign, &mut proof, first, deadline).await
+    let ready = read.holding.ready.as_ref();
+    let version = persist(reign, plan, &last_recovery, ready, deadline).await?;
+    if version != plan.versions.first {
+        return Err(Fatal::new(format!(
+            "the system transaction got version {version} and not the epoch's first, {}",
+            plan.versions.first
+        )));
+    }
+    Ok(last_recovery)
+}
+
+/// Commits the configuration, and waits until a majority of its config team and of `ready`'s have it
+/// on disk. Returns the version.
+pub(crate) async fn persist(
+    reign: &Reign,
+    plan: &Plan,
+    last_recovery: &LastRecovery,
+    ready: Option<&Recorded>,
+    deadline: Instant,
+) -> Result<Version, Fatal> {
+    let limit = deadline.saturating_duration_since(Instant::now());
+    let version = commit(reign, plan, last_recovery, limit).await?;
+    tracing::info!(%version, "system transaction committed");
+    let mut proof = Proof::new(&plan.recorded, last_recovery, version, ready)
+        .map_err(|error| Fatal::new(format!("the configuration can't be written: {error}")))?;
+    prove(reign, &mut proof, version, deadline).await?;
+    Ok(version)
 }
 
 /// The readiness check.
@@ -153,7 +174,7 @@ async fn commit(
     plan: &Plan,
     last_recovery: &LastRecovery,
     limit: Duration,
-) -> Result<(), Fatal> {
+) -> Result<Version, Fatal> {
     let mutations = system_mutations(&plan.recorded, last_recovery)
         .map_err(|error| Fatal::new(format!("the configuration can't be written: {error}")))?;
     let request = CommitRequest {
@@ -174,13 +195,7 @@ async fn commit(
         .tell_once(proxy, "committing the system transaction", COMMIT, &request, limit)
         .await?;
     record_version(&tracing::Span::current(), committed.version.0);
-    if committed.version != plan.versions.first {
-        return Err(Fatal::new(format!(
-            "the system transaction got version {} and not the epoch's first, {}",
-            committed.version, plan.versions.first
-        )));
-    }
-    Ok(())
+    Ok(committed.version)
 }
 
 /// Asks every member of both teams until a majority of each confirms, or time is up.

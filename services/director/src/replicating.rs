@@ -1,0 +1,287 @@
+//! Looks after the storage teams while the epoch lasts: sees how the storages are, and carries out what
+//! [`crate::teams`] decides, one step at a time. Ends the epoch where the next one's logs would be spread
+//! better.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use plinth_api::commit_proxy::Peer;
+use plinth_api::common::INFO;
+use plinth_api::director::CopyProgress;
+use plinth_api::foreman::{CREATE, CreateWorker, RETIRE, RetireWorker, WorkerState};
+use plinth_api::storage::{self, Status};
+use plinth_api::{Nothing, Target, log};
+use plinth_types::{NodeId, ServiceKind, ServiceRef, StoreId};
+use tokio::time::{Instant, sleep};
+
+use crate::amending::{Account, Book, amend};
+use crate::config::{
+    MAKE_LIMIT, PROBE_LIMIT, REPLICATION_PAUSE, REPLICATION_PERIOD, REPLICATION_PERIOD_BUSY,
+    SPREAD_AFTER,
+};
+use crate::fatal::Fatal;
+use crate::plan::Plan;
+use crate::registry::Registry;
+use crate::reign::Reign;
+use crate::teams::{self, LogSite, Step, View};
+
+/// What has been seen over time.
+#[derive(Default)]
+struct Memory {
+    /// Since when storages of the layout have not answered.
+    gone: BTreeMap<StoreId, Instant>,
+    /// Foremen that could not do what they were asked to, and until when they are left alone.
+    unable: BTreeMap<NodeId, Instant>,
+    /// Storages that were ordered away. They are ordered again, but never recruited.
+    retired: BTreeSet<StoreId>,
+    /// Since when the logs could be spread better.
+    uneven: Option<Instant>,
+    /// What was lacking at the last look.
+    lacking: Vec<String>,
+}
+
+/// What is seen at one moment.
+struct Sight {
+    plan: Arc<Plan>,
+    nodes: Arc<Registry>,
+    statuses: BTreeMap<StoreId, Status>,
+    gone: BTreeMap<StoreId, Duration>,
+    backlogs: BTreeMap<StoreId, u64>,
+    unable: BTreeSet<NodeId>,
+}
+
+impl Sight {
+    fn view(&self) -> View<'_> {
+        View {
+            recorded: &self.plan.recorded,
+            nodes: &self.nodes,
+            statuses: &self.statuses,
+            gone: &self.gone,
+            backlogs: &self.backlogs,
+            unable: &self.unable,
+        }
+    }
+}
+
+impl Memory {
+    /// What is told to be lacking: what was lacking at the last look too. A storage that is slow to
+    /// answer once is not missed.
+    fn degraded(&mut self, lacking: Vec<String>) -> Vec<String> {
+        let told = lacking.iter().filter(|words| self.lacking.contains(words)).cloned().collect();
+        self.lacking = lacking;
+        told
+    }
+}
+
+/// Looks after the teams until the epoch ends.
+pub(crate) fn start(reign: &Reign, book: &Book, account: Account) {
+    let (scope, reign, book) = (reign.context.scope().clone(), reign.clone(), book.clone());
+    let task = async move {
+        let fatal = replicate(&reign, &book, account).await;
+        reign.fail(fatal);
+    };
+    drop(scope.spawn("replicating", task));
+}
+
+async fn replicate(reign: &Reign, book: &Book, mut account: Account) -> Fatal {
+    let mut memory = Memory::default();
+    loop {
+        let sight = look(reign, book, &mut memory).await;
+        let view = sight.view();
+        reign.progress.show_copies(copies(&sight), memory.degraded(teams::degraded(&view)));
+        match teams::next(&view) {
+            Some(Step::Change(change)) => {
+                let next = change.apply(view.recorded, &view.node_entries());
+                let changed = amend(reign, book, &mut account, next, change.describe()).await;
+                if let Err(fatal) = changed {
+                    return fatal;
+                }
+                reign.mark(format_args!("director.teams.{}", change.kind()));
+                continue;
+            }
+            Some(Step::Make(service)) => make(reign, &sight.nodes, service, &mut memory).await,
+            None => {}
+        }
+        retire(reign, &sight, &mut memory).await;
+        if let Some(fatal) = spread(reign, &sight, &mut memory).await {
+            return fatal;
+        }
+        let is_busy = sight.plan.layout().storage_teams.iter().any(|team| !team.joining.is_empty());
+        sleep(if is_busy { REPLICATION_PERIOD_BUSY } else { REPLICATION_PERIOD }).await;
+    }
+}
+
+/// Asks every storage and every log how it is.
+async fn look(reign: &Reign, book: &Book, memory: &mut Memory) -> Sight {
+    let plan = Arc::clone(&book.borrow());
+    let nodes = reign.nodes();
+    let directory = reign.live.directory();
+    let mut storages: BTreeMap<StoreId, Peer> = BTreeMap::new();
+    for (service, store, pid) in storages_up(&nodes) {
+        storages.insert(store, Peer { service, pid });
+    }
+    // Workers outlive their foreman: one that is silent says nothing about them.
+    for (store, service) in plan.storages() {
+        if let Some(pid) = directory.pid_of(&service) {
+            storages.entry(store).or_insert_with(|| Peer { service, pid: pid.clone() });
+        }
+    }
+    let asked = storages.into_iter().map(|(store, peer)| async move {
+        let status = reign.call(&peer, storage::STATUS, &Nothing {}, PROBE_LIMIT).await;
+        status.ok().filter(|status| status.store == store).map(|status| (store, status))
+    });
+    let statuses: BTreeMap<StoreId, Status> = join_all(asked).await.into_iter().flatten().collect();
+    let asked = plan.recruits.logs.iter().map(|log| async move {
+        reign.call(&log.peer, log::STATUS, &Nothing {}, PROBE_LIMIT).await
+    });
+    let mut backlogs: BTreeMap<StoreId, u64> = BTreeMap::new();
+    for status in join_all(asked).await.into_iter().flatten() {
+        for backlog in status.backlogs {
+            let most = backlogs.entry(backlog.store).or_default();
+            *most = (*most).max(backlog.bytes);
+        }
+    }
+    let now = Instant::now();
+    let named = plan.storages();
+    memory.gone.retain(|store, _| named.contains_key(store) && !statuses.contains_key(store));
+    for store in named.keys().filter(|store| !statuses.contains_key(*store)) {
+        memory.gone.entry(*store).or_insert(now);
+    }
+    memory.unable.retain(|_, until| *until > now);
+    let gone = memory.gone.iter().map(|(store, since)| (*store, now - *since)).collect();
+    let unable = memory.unable.keys().cloned().collect();
+    let retired = |store: &StoreId| memory.retired.contains(store) && !named.contains_key(store);
+    let recruits = statuses.iter().filter(|(store, status)| {
+        // One that was ordered away and has lost what it had is still not blank.
+        !(retired(store) && status.tags.is_empty())
+    });
+    let statuses = recruits.map(|(store, status)| (*store, status.clone())).collect();
+    Sight { plan, nodes, statuses, gone, backlogs, unable }
+}
+
+fn storages_up(nodes: &Registry) -> Vec<(ServiceRef, StoreId, plinth_types::Pid)> {
+    let mut storages = Vec::new();
+    for report in nodes.nodes() {
+        let workers = report.workers.iter().filter(|worker| {
+            worker.name.kind == ServiceKind::Storage && worker.state == WorkerState::Up
+        });
+        for worker in workers {
+            if let (Some(store), Some(pid)) = (worker.store, worker.pid.clone()) {
+                storages.push((ServiceRef::new(worker.name, report.node.clone()), store, pid));
+            }
+        }
+    }
+    storages
+}
+
+/// How far the copies are.
+fn copies(sight: &Sight) -> Vec<CopyProgress> {
+    let mut copies = Vec::new();
+    let named = sight.plan.storages();
+    for team in &sight.plan.layout().storage_teams {
+        for newcomer in &team.joining {
+            let status = sight.statuses.get(&newcomer.store);
+            let epoch = sight.plan.layout().epoch;
+            let status = status.filter(|status| status.epoch == epoch);
+            let tag = status.and_then(|status| status.tags.iter().find(|tag| tag.tag == team.tag));
+            let copying = tag.and_then(|tag| tag.copying).unwrap_or_default();
+            let state = match tag.map(|tag| tag.copying) {
+                None => "waiting",
+                Some(None) => "whole",
+                Some(Some(copying)) if copying.catching_up => "catching_up",
+                Some(Some(_)) => "copying",
+            };
+            copies.push(CopyProgress {
+                tag: team.tag,
+                service: newcomer.service.clone(),
+                store: newcomer.store,
+                replaces: newcomer.replaces.and_then(|store| named.get(&store).cloned()),
+                keys: copying.keys,
+                bytes: copying.bytes,
+                backlog_bytes: sight.backlogs.get(&newcomer.store).copied().unwrap_or(0),
+                state: state.to_owned(),
+            });
+        }
+    }
+    copies
+}
+
+/// Has a foreman make a storage or a log. It is recruited once it answers.
+async fn make(reign: &Reign, nodes: &Registry, service: ServiceRef, memory: &mut Memory) {
+    let Some(report) = nodes.node(&service.node) else { return };
+    let foreman = Target::from(&report.foreman);
+    let wait_ms = u64::try_from(MAKE_LIMIT.as_millis()).unwrap_or(u64::MAX);
+    let request = CreateWorker { name: service.name, epoch: reign.epoch, wait_ms };
+    let (peers, epoch) = (reign.context.peers(), Some(reign.epoch));
+    let made = async {
+        peers.call(&foreman, &INFO, &Nothing {}, epoch, PROBE_LIMIT).await?;
+        peers.call(&foreman, &CREATE, &request, epoch, MAKE_LIMIT + PROBE_LIMIT).await
+    };
+    let failed = match made.await {
+        Ok(worker) if worker.store.is_some() => {
+            tracing::info!(%service, store = ?worker.store, "made");
+            return;
+        }
+        Ok(_) => "it did not come up".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(%service, reason = failed, "could not be made");
+    memory.unable.insert(service.node, Instant::now() + REPLICATION_PAUSE);
+}
+
+/// Ends the epoch, if the logs could have been spread better for a while and one runs where it would
+/// be. Has it made before.
+async fn spread(reign: &Reign, sight: &Sight, memory: &mut Memory) -> Option<Fatal> {
+    let Some(site) = sight.view().better_log() else {
+        memory.uneven = None;
+        return None;
+    };
+    if memory.uneven.get_or_insert_with(Instant::now).elapsed() < SPREAD_AFTER {
+        return None;
+    }
+    let (service, pid) = match site {
+        LogSite::Standing(service, pid) => (service, pid),
+        LogSite::Make(service) => {
+            make(reign, &sight.nodes, service, memory).await;
+            return None;
+        }
+    };
+    let peers = reign.context.peers();
+    let answer =
+        peers.call(&Target::from(&pid), &INFO, &Nothing {}, Some(reign.epoch), PROBE_LIMIT).await;
+    if answer.is_ok_and(|info| info.pid.incarnation == pid.incarnation) {
+        reign.mark("director.spreads_the_logs");
+        let reason = format!("the logs can be spread better: {service} stands by in another zone");
+        return Some(Fatal::new(reason));
+    }
+    memory.unable.insert(service.node, Instant::now() + REPLICATION_PAUSE);
+    None
+}
+
+/// Orders storages away that no layout names any more, one at a time. Their foreman makes sure of it.
+async fn retire(reign: &Reign, sight: &Sight, memory: &mut Memory) {
+    let leftovers = sight.view().leftovers();
+    let due = leftovers.into_iter().find(|(_, service)| !sight.unable.contains(&service.node));
+    let Some((store, service)) = due else { return };
+    let Some(report) = sight.nodes.node(&service.node) else { return };
+    memory.retired.insert(store);
+    let foreman = Target::from(&report.foreman);
+    let request = RetireWorker { name: service.name, store, epoch: reign.epoch };
+    let (peers, epoch) = (reign.context.peers(), Some(reign.epoch));
+    let retired = async {
+        peers.call(&foreman, &INFO, &Nothing {}, epoch, PROBE_LIMIT).await?;
+        peers.call(&foreman, &RETIRE, &request, epoch, MAKE_LIMIT + PROBE_LIMIT).await
+    };
+    match retired.await {
+        Ok(_) => {
+            reign.mark("director.retired_a_storage");
+            tracing::info!(%service, %store, "is removed: no layout names it any more");
+        }
+        Err(error) => {
+            tracing::warn!(%service, %store, %error, "can't be removed now");
+            memory.unable.insert(service.node, Instant::now() + REPLICATION_PAUSE);
+        }
+    }
+}
