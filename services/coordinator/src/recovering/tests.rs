@@ -16,7 +16,11 @@ fn member(store: u128) -> StorageMember<ServiceRef> {
 /// A configuration whose config team has these directories.
 fn recorded(epoch: u64, config_version: u64, team: &[u128]) -> Recorded {
     let members: Vec<_> = team.iter().copied().map(member).collect();
-    let teams = [Tag::SYSTEM, Tag(1)].map(|tag| StorageTeam { tag, members: members.clone() });
+    let teams = [Tag::SYSTEM, Tag(1)].map(|tag| StorageTeam {
+        tag,
+        members: members.clone(),
+        joining: vec![],
+    });
     let config = SystemConfig {
         cluster_id: ClusterId(0xc1),
         group_id: GroupId(0x61),
