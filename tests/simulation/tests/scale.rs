@@ -4,7 +4,7 @@
 #![expect(clippy::expect_used, reason = "a failed expectation fails the test")]
 
 use plinth_simulation::child;
-use plinth_test_simulation::scale::{Cost, Size, is_off_the_hot_path, measure};
+use plinth_test_simulation::scale::{Cost, Size, beside, measure, pipeline};
 
 const SMALL: Size =
     Size { nodes: 5, coordinators: 3, logs: 3, commit_proxies: 1, resolvers: 1, shards: 1 };
@@ -15,10 +15,6 @@ fn cost(test: &str, number: u64) -> Cost {
     assert!(outcome.status.success(), "{}", outcome.output);
     let line = outcome.output.lines().find_map(|line| line.strip_prefix("cost: "));
     serde_json::from_str(line.expect("it tells its cost")).expect("a cost")
-}
-
-fn waited_for(cost: &Cost) -> f64 {
-    cost.commit.iter().filter(|(kind, _)| !is_off_the_hot_path(kind)).map(|(_, n)| n).sum()
 }
 
 fn recovery(cost: &Cost) -> f64 {
@@ -37,11 +33,12 @@ fn what_a_commit_waits_for_grows_with_no_storage_and_no_node() {
     }
     let [small, storages, nodes] = [0, 1, 2].map(|number| cost(test, number));
     assert_eq!((small.storages, storages.storages), (3, 15));
-    let least = waited_for(&small);
-    // From the user, proxy, version, verdicts, three logs, report.
-    assert!((8.0..12.0).contains(&least), "{:?}", small.commit);
+    // From the user, to the proxy; then, for the commit's batch and the empty one that follows, a
+    // version, verdicts, three logs, and the report.
+    assert_eq!(pipeline(&small).round(), 14.0, "{:?}", small.commit);
     for (larger, times) in [(&storages, 5.0), (&nodes, 2.0)] {
-        assert!(waited_for(larger) < least + 1.0, "{:?}", larger.commit);
+        assert_eq!(pipeline(larger).round(), 14.0, "{:?}", larger.commit);
+        assert!(beside(larger) < beside(&small) * times, "{:?}", larger.commit);
         assert!(recovery(larger) < recovery(&small) * times, "{:?}", larger.recovery);
         assert!(larger.recovery_ms < small.recovery_ms * 2 + 100, "{:?}", larger.phases);
     }

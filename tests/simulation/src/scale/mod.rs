@@ -21,7 +21,7 @@ use crate::cluster::{Cluster, Shape};
 use crate::user::{Fate, Gateway, User};
 use crate::workloads::LAYOUT;
 
-pub use tables::{is_off_the_hot_path, print_tables};
+pub use tables::{beside, pipeline, print_tables};
 
 /// How long a cluster may take to start or to recover.
 const PATIENCE: Duration = Duration::from_secs(120);
