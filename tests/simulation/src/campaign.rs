@@ -68,7 +68,7 @@ pub struct Campaign {
     pub controls: Vec<String>,
     /// The kinds of what befalls the cluster, by their names; without any each seed chooses.
     pub faults: Vec<String>,
-    /// From this simulated millisecond on, one message overtakes another one in each seed, once.
+    /// From this simulated millisecond on, for a while, messages overtake others in each seed.
     pub overtaking_ms: Option<u64>,
     /// How many processes run at a time.
     pub jobs: usize,
@@ -98,7 +98,7 @@ impl Campaign {
         self
     }
 
-    /// The same with a message that overtakes another one after so many simulated milliseconds.
+    /// The same with messages that overtake others from this simulated millisecond on.
     #[must_use]
     pub fn overtaking(self, ms: u64) -> Campaign {
         Campaign { overtaking_ms: Some(ms), ..self }

@@ -30,6 +30,8 @@ use crate::workloads::Workloads;
 
 /// How long a cluster may take to start, where nothing is broken.
 const START: Duration = Duration::from_secs(30);
+/// How long messages overtake others, where they do.
+const OVERTAKING: Duration = Duration::from_millis(50);
 /// How many times longer than their shortest the users' pauses are: in some seeds much is under way at
 /// a time, in others each commit has batches of its own.
 const PACES: [u32; 3] = [1, 2, 4];
@@ -53,7 +55,7 @@ pub struct Setup {
     pub faults: Vec<String>,
     /// Whether the seed turns knobs ([`knobs`]).
     pub knobs: bool,
-    /// The moment from which on one message overtakes another one, once.
+    /// The moment from which on, for a while, messages overtake others.
     pub overtaking: Option<Duration>,
     /// How many of the last events are kept as text, to compare two runs.
     pub kept_events: usize,
@@ -183,7 +185,6 @@ fn drive(
     let Seen { world, history, journal, findings, weather, stage, .. } = seen;
     let mut nemesis: Option<Nemesis> = None;
     let (mut heal_at, mut lose_at) = (Duration::MAX, Duration::MAX);
-    let mut overtaking = setup.overtaking;
     loop {
         match sim.step() {
             Ok(true) => break,
@@ -197,7 +198,9 @@ fn drive(
             break;
         }
         let now = sim.elapsed();
-        overtaking.take_if(|from| now >= *from && overtake(sim));
+        if setup.overtaking.is_some_and(|from| (from..from + OVERTAKING).contains(&now)) {
+            overtake(sim);
+        }
         let at = *stage.borrow();
         match (at, &mut nemesis) {
             (Stage::Working, None) => {

@@ -42,7 +42,7 @@ enum Command {
         /// A kind of what befalls the cluster, such as `power loss`; the only one, and others named so.
         #[arg(long)]
         fault: Vec<String>,
-        /// From this simulated millisecond on, one message overtakes another one, once.
+        /// From this simulated millisecond on, for a while, messages overtake others.
         #[arg(long)]
         overtaking_ms: Option<u64>,
         /// Print this many of the last events, to compare two runs.
