@@ -315,18 +315,21 @@ impl Nemesis {
                 self.undo.push((until, Undo::Point(point, service.clone())));
                 Some(format!("{service} {what}, {for_a_while}"))
             }
-            Kind::ClockStep => {
-                let most = [Duration::from_secs(2), Duration::from_secs(120), WRONG_CLOCK];
-                let most = u64::try_from(most[pick(&*self.random, 3)].as_millis()).ok()?;
-                let ahead = i64::try_from(self.random.next_u64() % (2 * most)).ok()?;
-                let ahead = ahead - i64::try_from(most).ok()?;
-                self.world.set_clock(node.as_str(), ahead);
-                Some(format!("{node}'s wall clock is set {ahead} ms ahead of the right time"))
-            }
+            Kind::ClockStep => self.step_clock(&node),
             Kind::SlowDisk | Kind::FullDisk | Kind::FailedSync | Kind::CorruptBlock => {
                 self.begin_on_disk(kind, cluster, node, until, &for_a_while)
             }
         }
+    }
+
+    /// Sets a node's wall clock, mostly by little, sometimes by hours.
+    fn step_clock(&self, node: &NodeId) -> Option<String> {
+        let most = [Duration::from_secs(2), Duration::from_secs(120), WRONG_CLOCK];
+        let most = u64::try_from(most[pick(&*self.random, 3)].as_millis()).ok()?;
+        let ahead = i64::try_from(self.random.next_u64() % (2 * most)).ok()?;
+        let ahead = ahead - i64::try_from(most).ok()?;
+        self.world.set_clock(node.as_str(), ahead);
+        Some(format!("{node}'s wall clock is set {ahead} ms ahead of the right time"))
     }
 
     /// Begins a fault of the network, around a node or between two.
