@@ -18,10 +18,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
+use crate::changing::Orders;
 use crate::config::{
-    ASSIGN_LIMIT, BUSY_PAUSE, COORDINATOR_LIMIT, REGISTRY_PERIOD, REGISTRY_PERIOD_RECOVERING, RETRY,
+    ASSIGN_LIMIT, BUSY_PAUSE, COORDINATOR_LIMIT, REGISTRY_PERIOD, REGISTRY_PERIOD_RECOVERING,
+    RETRY, SUPERSEDED_PERIOD,
 };
 use crate::coordinators::Coordinators;
+use crate::desk::Desk;
 use crate::fatal::{Fatal, may_pass};
 use crate::live::Live;
 use crate::progress::Progress;
@@ -47,6 +50,8 @@ pub(crate) struct Reign {
     pub(crate) coordinators: Arc<Coordinators>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) live: Live,
+    /// Changes of parameters that are asked for.
+    pub(crate) orders: Orders,
     /// What a new cluster begins with.
     pub(crate) first_parameters: Arc<Parameters>,
     registry: watch::Receiver<Arc<Registry>>,
@@ -61,9 +66,9 @@ impl Reign {
         accepted: Accepted,
         coordinators: Vec<Target>,
         first_parameters: Arc<Parameters>,
-        progress: Arc<Progress>,
-        live: Live,
+        desk: &Desk,
     ) -> Reign {
+        let (progress, live) = (Arc::clone(&desk.progress), desk.live.clone());
         let epoch = accepted.appointment.epoch;
         context.set_epoch(epoch);
         progress.appointed(epoch);
@@ -73,17 +78,20 @@ impl Reign {
         drop(context.scope().spawn("registry", follow));
         let accepted = Arc::new(accepted);
         let failure = watch::Sender::new(None);
-        Reign {
+        let reign = Reign {
             context,
             epoch,
             accepted,
             coordinators,
             progress,
             live,
+            orders: desk.orders.clone(),
             first_parameters,
             registry,
             failure,
-        }
+        };
+        drop(reign.context.scope().spawn("superseded", heed(reign.clone())));
+        reign
     }
 
     /// Since the appointment.
@@ -230,6 +238,23 @@ impl Reign {
         self.call(peer, endpoint, request, limit)
             .await
             .map_err(|error| Fatal::call(peer, doing, &error))
+    }
+}
+
+/// Hears of a later epoch while this one recovers. A recovery that waits for what is not there would
+/// otherwise wait for ever, and its director could not be appointed again.
+async fn heed(reign: Reign) {
+    while !reign.live.accepts_commits() {
+        sleep(SUPERSEDED_PERIOD).await;
+        let epoch = reign.epoch;
+        let told =
+            reign.coordinators.call(coordinator::STATUS, &Nothing {}, epoch, COORDINATOR_LIMIT);
+        if let Ok(status) = told.await
+            && status.epoch > epoch
+        {
+            let later = format_args!("epoch {} has begun", status.epoch).to_string();
+            return reign.fail(Fatal::superseded(later));
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Campaign {
     pub jobs: usize,
     /// Whether each cluster has four nodes and loses one for good.
     pub loses_a_node: bool,
+    /// Whether parameters are changed in every seed.
+    pub changes_parameters: bool,
 }
 
 impl Campaign {
@@ -69,6 +71,7 @@ impl Campaign {
             faults: Vec::new(),
             jobs,
             loses_a_node: false,
+            changes_parameters: false,
         }
     }
 
@@ -85,6 +88,12 @@ impl Campaign {
         Campaign { loses_a_node: true, ..self }
     }
 
+    /// The same with changes of parameters in every seed.
+    #[must_use]
+    pub fn changing_parameters(self) -> Campaign {
+        Campaign { changes_parameters: true, ..self }
+    }
+
     /// The same with these kinds of what befalls the cluster alone.
     #[must_use]
     pub fn with_faults(mut self, faults: &[&str]) -> Campaign {
@@ -98,7 +107,8 @@ impl Campaign {
         let faults = self.faults.iter().map(|fault| ("--fault", fault));
         let both = controls.chain(faults).flat_map(|(flag, of)| [flag.to_owned(), of.clone()]);
         let lose_node = self.loses_a_node.then(|| "--lose-node".to_owned());
-        both.chain(lose_node).collect()
+        let change = self.changes_parameters.then(|| "--change-parameters".to_owned());
+        both.chain(lose_node).chain(change).collect()
     }
 
     /// Runs one seed.

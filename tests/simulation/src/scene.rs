@@ -66,7 +66,7 @@ pub struct Scene {
     pub findings: Findings,
     /// What they may not complain about.
     pub weather: Weather,
-    /// What the cluster began with, and nobody changes.
+    /// What the cluster began with.
     pub parameters: Parameters,
 }
 

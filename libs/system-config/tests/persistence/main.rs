@@ -5,6 +5,7 @@
 mod arbitrary;
 mod bootstrap_exhaustive;
 mod bootstrap_table;
+mod change;
 mod codec;
 mod golden;
 mod rows;

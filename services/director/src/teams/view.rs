@@ -120,7 +120,7 @@ impl View<'_> {
         self.backlog(store) > self.recorded.config.parameters.max_log_backlog_bytes
     }
 
-    fn zone(&self, node: &NodeId) -> Zone {
+    pub(super) fn zone(&self, node: &NodeId) -> Zone {
         match (self.nodes.node(node), self.recorded.config.nodes.get(node)) {
             (Some(report), _) => report.zone.clone(),
             (None, Some(entry)) => entry.zone.clone(),

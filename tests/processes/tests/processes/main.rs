@@ -11,6 +11,7 @@ mod failures;
 mod histories;
 mod interactive;
 mod lifecycle;
+mod parameters;
 mod replicas;
 mod requests;
 mod soak;

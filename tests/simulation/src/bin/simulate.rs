@@ -38,6 +38,9 @@ enum Command {
         /// Four nodes, of which one is lost for good.
         #[arg(long)]
         lose_node: bool,
+        /// Change parameters, whatever the seed chooses.
+        #[arg(long)]
+        change_parameters: bool,
     },
     /// Many seeds, each in a process of its own.
     Campaign {
@@ -59,20 +62,27 @@ enum Command {
         /// Four nodes, of which one is lost for good.
         #[arg(long)]
         lose_node: bool,
+        /// Change parameters, whatever the seed chooses.
+        #[arg(long)]
+        change_parameters: bool,
     },
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Seed { seed, control, fault, events, lose_node } => {
-            one(seed, &control, fault, events, lose_node)
+        Command::Seed { seed, control, fault, events, lose_node, change_parameters } => {
+            let mut setup = if lose_node { Setup::losing_a_node() } else { Setup::default() };
+            setup.changes_parameters =
+                change_parameters.then_some(true).or(setup.changes_parameters);
+            one(seed, &control, Setup { faults: fault, kept_events: events, ..setup })
         }
-        Command::Campaign { seeds, first, control, fault, jobs, lose_node } => {
+        Command::Campaign { seeds, first, control, fault, jobs, lose_node, change_parameters } => {
             std::env::current_exe().map_err(anyhow::Error::from).and_then(|executable| {
                 let mut campaign =
                     Campaign { controls: control, faults: fault, ..Campaign::new(&executable) };
                 campaign.jobs = jobs.unwrap_or(campaign.jobs);
                 campaign.loses_a_node = lose_node;
+                campaign.changes_parameters = change_parameters;
                 many(seeds, first, &campaign)
             })
         }
@@ -100,20 +110,13 @@ fn watch_over() {
     });
 }
 
-fn one(
-    seed: u64,
-    controls: &[String],
-    faults: Vec<String>,
-    kept_events: usize,
-    lose_node: bool,
-) -> anyhow::Result<bool> {
+fn one(seed: u64, controls: &[String], mut setup: Setup) -> anyhow::Result<bool> {
     watch_over();
-    let mut setup = if lose_node { Setup::losing_a_node() } else { Setup::default() };
     for control in controls {
         setup.controls.push(parse(control)?);
     }
-    let (report, world) = run(seed, &Setup { faults, kept_events, ..setup })?;
-    if kept_events > 0 {
+    let (report, world) = run(seed, &setup)?;
+    if setup.kept_events > 0 {
         print!("{}", world.trace().dump());
     }
     campaign::print(&report)?;

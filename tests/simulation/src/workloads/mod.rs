@@ -3,6 +3,7 @@
 
 mod config;
 mod counters;
+mod parameters;
 mod registers;
 mod sideband;
 mod status;
@@ -15,7 +16,7 @@ use plinth_test_histories::workloads as histories;
 
 use crate::scene::Scene;
 
-pub(crate) use config::CONFIG;
+pub(crate) use config::{CONFIG, look as look_at_config};
 pub(crate) use stores::LAYOUT;
 pub(crate) use transactions::user;
 
@@ -33,7 +34,14 @@ const SINGLES: [&str; 3] = ["registers", "counters", "sideband"];
 pub struct Workloads {
     singles: Vec<&'static str>,
     transactions: Vec<&'static str>,
+    /// Whether parameters are changed.
+    changes: bool,
 }
+
+/// The workload that changes parameters.
+const PARAMETERS: &str = "parameters";
+/// One seed in so many has it.
+const CHANGING: u64 = 3;
 
 impl Workloads {
     /// Some, at random.
@@ -47,12 +55,21 @@ impl Workloads {
             names.retain(|name| *name != LISTS);
         }
         transactions.extend(some(random, names, TRANSACTIONS - transactions.len()));
-        Workloads { singles: some(random, SINGLES.to_vec(), SINGLE), transactions }
+        let singles = some(random, SINGLES.to_vec(), SINGLE);
+        let changes = random.next_u64().is_multiple_of(CHANGING);
+        Workloads { singles, transactions, changes }
+    }
+
+    /// The same, with or without changes of parameters.
+    #[must_use]
+    pub fn changing(self, changes: bool) -> Workloads {
+        Workloads { changes, ..self }
     }
 
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.singles.iter().chain(&self.transactions).copied()
+        let changes = self.changes.then_some(PARAMETERS);
+        self.singles.iter().chain(&self.transactions).copied().chain(changes)
     }
 
     /// Everything that users do. Each task ends by itself once they no longer work.
@@ -76,6 +93,9 @@ impl Workloads {
             if let Some(workload) = histories::by_name(name) {
                 tasks.extend((workload.start)(user.clone()).into_iter().map(|task| (*name, task)));
             }
+        }
+        if self.changes {
+            tasks.push((PARAMETERS, parameters::run(scene.clone()).boxed()));
         }
         tasks.push(("config", config::run(scene.clone()).boxed()));
         tasks.push(("stores", stores::run(scene.clone()).boxed()));
