@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderValue;
-use plinth_api::config::{
-    ConfigPatch, ConfigPatched, PATCH_CONFIG, ParameterChanges, PatchQuery, PatchState,
-};
+use plinth_api::config::{ConfigPatch, ConfigPatched, ParameterChanges, PatchQuery, PatchState};
 use plinth_api::coordinator::{
     BEGIN_RECOVERY, BeginRecovery, FAREWELL, Farewell, HOLDING, MEMBERS, READY, RECORD,
     ReadyRequest, RecordRequest, Recovery, Status,
@@ -277,15 +275,15 @@ async fn when_every_coordinator_has_lost_its_disk_the_storages_have_the_configur
     .await;
 }
 
-/// Asks a coordinator for a change of the number of logs.
+/// Asks a coordinator for a change of a parameter.
 async fn change(
     world: &World,
     on: usize,
     dry_run: bool,
     version: u64,
-    logs: u64,
+    (name, value): (&str, u64),
 ) -> Result<ConfigPatched, CallError> {
-    let parameters = [("logs".to_owned(), logs)].into();
+    let parameters = [(name.to_owned(), value)].into();
     let patch = ConfigPatch { parameters: ParameterChanges(parameters) };
     let tag = HeaderValue::try_from(format!("\"{version}\"")).unwrap();
     world.patch(on, PatchQuery { dry_run }.path(), &tag, &patch).await
@@ -297,7 +295,7 @@ async fn a_change_is_the_directors_while_its_epoch_is_ready() {
         let (world, _first, _told, recorded) = ready_world().await;
         let version = recorded.config.config_version.0;
         for on in 1..=3 {
-            let made = change(&world, on, false, version, 5).await.unwrap();
+            let made = change(&world, on, false, version, ("logs", 5)).await.unwrap();
             assert_eq!((made.state, made.config_version.0), (PatchState::Durable, 77));
             assert_eq!(made.parameters.logs, 5);
         }
@@ -320,25 +318,23 @@ async fn failure_23_a_stuck_recovery_is_configured_out_of_and_its_director_undoe
         assert_eq!((status.epoch, status.ready), (Epoch(2), false));
         let version = recorded.config.config_version.0;
 
-        let would = change(&world, 1, true, version, 5).await.unwrap();
+        let would = change(&world, 1, true, version, ("rejoin_grace_ms", 7)).await.unwrap();
         assert_eq!((would.state, would.config_version.0), (PatchState::DryRun, version));
-        let stale = change(&world, 2, false, version + 1, 5).await.unwrap_err();
+        let stale =
+            change(&world, 2, false, version + 1, ("rejoin_grace_ms", 7)).await.unwrap_err();
         assert_eq!(stale.code(), Some(ErrorCode::PreconditionFailed));
-        let low = change(&world, 3, false, version, 2).await.unwrap_err();
+        let low = change(&world, 3, false, version, ("logs", 2)).await.unwrap_err();
         assert_eq!(low.code(), Some(ErrorCode::InvalidRequest));
         // No node reports that makes logs.
-        let many = change(&world, 3, false, version, 4).await.unwrap_err();
+        let many = change(&world, 3, false, version, ("logs", 4)).await.unwrap_err();
         assert_eq!(many.code(), Some(ErrorCode::Unsatisfiable), "{many}");
         assert_eq!(world.holding(1).await.recorded, Some(recorded.clone()));
 
-        let patch = ConfigPatch {
-            parameters: ParameterChanges([("failure_timeout_ms".to_owned(), 900)].into()),
-        };
-        let tag = HeaderValue::try_from(format!("\"{version}\"")).unwrap();
-        let made = world.patch(2, PATCH_CONFIG.path, &tag, &patch).await.unwrap();
+        let longer = ("failure_timeout_ms", 900);
+        let made = change(&world, 2, false, version, longer).await.unwrap();
         assert_eq!((made.state, made.config_version.0), (PatchState::Recorded, version + 1));
         assert!(made.begins_epoch);
-        let again = world.patch(2, PATCH_CONFIG.path, &tag, &patch).await.unwrap_err();
+        let again = change(&world, 2, false, version, longer).await.unwrap_err();
         assert_eq!(again.code(), Some(ErrorCode::PreconditionFailed));
 
         // The director of before comes too late, whatever it builds on.

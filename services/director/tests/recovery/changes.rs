@@ -169,9 +169,9 @@ async fn a_change_of_components_ends_the_epoch_and_the_next_recruits_by_it() {
     assert_eq!((made.state, made.begins_epoch), (PatchState::Durable, true));
     let exit = director.exit().await;
     let words = "parameters were changed: replication from 3 to 2, logs from 3 to 2, commit_proxies from 1 to 2";
-    assert_eq!((exit.status, exit.reason.as_str()), (1, words));
+    assert!(exit.status == 1 && exit.reason.ends_with(words), "{}", exit.reason);
     let farewell = neighbours.world().farewells.pop().unwrap();
-    assert_eq!((farewell.reason.as_str(), farewell.suspects.len()), (words, 0));
+    assert_eq!((farewell.reason, farewell.suspects.len()), (exit.reason, 0));
     let director = Director::appointed(&neighbours, &[]).await;
     let layout = director.until_ready().await.recorded.config.layout;
     assert_eq!((layout.logs.len(), layout.commit_proxies.len()), (2, 2));
@@ -189,7 +189,7 @@ async fn a_change_that_is_not_proved_ends_the_director_and_its_outcome_is_unknow
     neighbours.world().forget_commits = true;
     let unknown = director.change(false, version, &[("rejoin_grace_ms", 7)]).await.unwrap_err();
     assert_eq!(unknown.code(), Some(ErrorCode::CommitUnknownResult), "{unknown}");
-    assert!(director.exit().await.reason.starts_with("not durable in time"));
+    assert!(director.exit().await.reason.contains("not durable in time"));
     // Here it was recorded, so it is in force.
     neighbours.world().forget_commits = false;
     let director = Director::appointed(&neighbours, &[]).await;
@@ -206,7 +206,7 @@ async fn a_director_whose_change_is_refused_does_not_go_on() {
     neighbours.world().refuse_record = true;
     let lost = director.change(false, version, &[("rejoin_grace_ms", 7)]).await.unwrap_err();
     assert_eq!(lost.code(), Some(ErrorCode::CommitUnknownResult));
-    assert!(director.exit().await.reason.starts_with("the layout was refused"));
+    assert!(director.exit().await.reason.contains("the layout was refused"));
     assert_ne!(stored(&neighbours).parameters.rejoin_grace_ms, 7);
 }
 
