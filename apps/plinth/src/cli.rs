@@ -54,8 +54,8 @@ pub enum Command {
     Health(HealthArgs),
     /// Shows the cluster in one look
     Status(AskArgs),
-    /// Shows the cluster's configuration
-    Config(AskArgs),
+    /// Shows the cluster's configuration, or changes its parameters
+    Config(ConfigArgs),
     /// Shows who does what
     Layout(AskArgs),
     /// Decides what the cluster can't: how it goes on where data or configuration may be lost by it
@@ -402,13 +402,19 @@ pub struct HealthArgs {
 #[derive(Args, Clone, Debug)]
 pub struct AskArgs {
     /// A gateway or coordinator
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4000", env = "PLINTH_URL")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:4000",
+        env = "PLINTH_URL"
+    )]
     pub url: String,
-    /// File with the administrator's token, which a cluster asks for away from loopback
-    #[arg(long, value_name = "FILE", env = "PLINTH_ADMIN_TOKEN_FILE")]
+    /// File with the administrator's token, which changes need, and reading away from loopback
+    #[arg(long, global = true, value_name = "FILE", env = "PLINTH_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
 }
 
@@ -426,6 +432,45 @@ pub struct RecoverArgs {
     pub plan: Option<String>,
 }
 
+/// The flags of `plinth config`.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArgs {
+    /// As for every command that asks a cluster.
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// What to do; by default show it
+    #[command(subcommand)]
+    pub action: Option<ConfigAction>,
+}
+
+/// What `plinth config` does beside showing.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Changes parameters, all of them or none
+    Set(SetArgs),
+}
+
+/// The flags of `plinth config set`.
+#[derive(Args, Clone, Debug)]
+pub struct SetArgs {
+    /// Parameters with their new values, such as logs=5 replication=3
+    #[arg(required = true, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub assignments: Vec<(String, u64)>,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A parameter and its value.
+fn assignment(text: &str) -> Result<(String, u64), String> {
+    let parsed = text.split_once('=').and_then(|(name, value)| {
+        let name = name.trim();
+        (!name.is_empty()).then_some(())?;
+        Some((name.to_owned(), value.trim().parse().ok()?))
+    });
+    parsed.ok_or_else(|| "it must be a name and a whole number, such as logs=5".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -434,6 +479,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn parameters_are_set_by_name_and_number() {
+        let parse = |arguments: &[&str]| {
+            Cli::try_parse_from([&["plinth", "config", "set"], arguments].concat())
+        };
+        let parsed = parse(&["logs=5", "window_versions = 7000000", "--dry-run", "--json"]);
+        let Command::Config(args) = parsed.unwrap().command else { panic!("another command") };
+        let Some(ConfigAction::Set(set)) = args.action else { panic!("another action") };
+        let expected = [("logs".to_owned(), 5), ("window_versions".to_owned(), 7_000_000)];
+        assert_eq!((set.assignments.as_slice(), set.dry_run), (&expected[..], true));
+        assert!(args.ask.json);
+        for wrong in ["logs", "logs=", "logs=many", "=5", "logs=-1"] {
+            assert!(parse(&[wrong]).is_err(), "{wrong}");
+        }
+        assert!(parse(&[]).is_err());
     }
 
     #[test]

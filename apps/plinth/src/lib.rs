@@ -47,7 +47,10 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::init(args),
         Command::Health(args) => operator::health(args),
         Command::Status(args) => operator::ask(args, "/v1/status"),
-        Command::Config(args) => operator::ask(args, "/v1/config"),
+        Command::Config(args) => match &args.action {
+            None => operator::ask(&args.ask, "/v1/config"),
+            Some(cli::ConfigAction::Set(set)) => operator::set(&args.ask, set),
+        },
         Command::Layout(args) => operator::ask(args, "/v1/layout"),
         Command::Recover(args) => recover::recover(args),
         Command::Bench(args) => bench::bench(args),

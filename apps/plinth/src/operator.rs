@@ -1,5 +1,5 @@
 //! The commands that ask a running cluster: `status`, `config`, `layout`, and `health` of one
-//! service.
+//! service; and `config set`, which changes it.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,11 +7,15 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use crate::cli::{AskArgs, HealthArgs};
+use crate::cli::{AskArgs, HealthArgs, SetArgs};
 use crate::process::{FAILURE, USAGE};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
+/// The same for a change: the director waits until it is in storage.
+const CHANGE: Duration = Duration::from_secs(25);
+/// How often a change is asked for while the configuration changes under it.
+const TRIES: u32 = 5;
 
 /// Asks for a document and prints it.
 pub(crate) fn ask(args: &AskArgs, path: &str) -> ExitCode {
@@ -44,13 +48,60 @@ pub(crate) fn request(
     body: Option<&Value>,
     limit: Duration,
 ) -> Result<Value, Failed> {
+    let sent = body.map_or(Sent::Nothing, Sent::Post);
+    Ok(exchange(args, path, &sent, limit)?.document)
+}
+
+/// What goes with a request.
+enum Sent<'a> {
+    Nothing,
+    Post(&'a Value),
+    /// A change, under the tag that it is made on.
+    Patch {
+        tag: &'a str,
+        body: &'a Value,
+    },
+}
+
+/// What the cluster has answered with a success.
+struct Answer {
+    tag: Option<String>,
+    document: Value,
+}
+
+/// Why there is no such answer.
+struct Refused {
+    status: u8,
+    message: String,
+    /// Whether it is because something has changed meanwhile.
+    has_changed: bool,
+}
+
+impl From<Refused> for Failed {
+    fn from(refused: Refused) -> Failed {
+        (refused.status, refused.message)
+    }
+}
+
+impl Refused {
+    fn new(status: u8, message: String) -> Refused {
+        Refused { status, message, has_changed: false }
+    }
+}
+
+fn exchange(
+    args: &AskArgs,
+    path: &str,
+    sent: &Sent<'_>,
+    limit: Duration,
+) -> Result<Answer, Refused> {
     let base = args.url.trim_end_matches('/');
     let url = reqwest::Url::parse(&format!("{base}{path}")).map_err(|error| {
-        (USAGE, format!("--url {base} is not of the form http://host:port: {error}"))
+        Refused::new(USAGE, format!("--url {base} is not of the form http://host:port: {error}"))
     })?;
     let unreachable = |error: reqwest::Error| {
         let why = crate::process::with_sources(&error.without_url());
-        (
+        Refused::new(
             FAILURE,
             format!(
                 "{base} does not answer: {why}; is the cluster up? Name a gateway or coordinator with --url or PLINTH_URL"
@@ -59,26 +110,100 @@ pub(crate) fn request(
     };
     let client =
         reqwest::blocking::Client::builder().timeout(limit).build().map_err(unreachable)?;
-    let mut request = match body {
-        None => client.get(url),
-        Some(body) => client.post(url).json(body),
+    let mut request = match sent {
+        Sent::Nothing => client.get(url),
+        Sent::Post(body) => client.post(url).json(body),
+        Sent::Patch { tag, body } => client.patch(url).header("If-Match", *tag).json(body),
     };
     if let Some(file) = &args.admin_token_file {
         let token = std::fs::read_to_string(file).map_err(|error| {
-            (USAGE, format!("--admin-token-file {} can't be read: {error}", file.display()))
+            Refused::new(
+                USAGE,
+                format!("--admin-token-file {} can't be read: {error}", file.display()),
+            )
         })?;
         request = request.bearer_auth(token.trim());
     }
     let answer = request.send().map_err(unreachable)?;
     let status = answer.status();
+    let tag = answer.headers().get("etag").and_then(|tag| Some(tag.to_str().ok()?.to_owned()));
     let text = answer.text().map_err(unreachable)?;
-    let document: Value = serde_json::from_str(&text)
-        .map_err(|_| (FAILURE, format!("{base}{path} answers {status} and not in JSON")))?;
+    let document: Value = serde_json::from_str(&text).map_err(|_| {
+        Refused::new(FAILURE, format!("{base}{path} answers {status} and not in JSON"))
+    })?;
     if status.is_success() {
-        return Ok(document);
+        return Ok(Answer { tag, document });
     }
     let detail = document.get("detail").and_then(Value::as_str).unwrap_or("no detail");
-    Err((FAILURE, format!("the cluster says {status}: {detail}")))
+    let message = format!("the cluster says {status}: {detail}");
+    let has_changed = status == reqwest::StatusCode::PRECONDITION_FAILED;
+    Err(Refused { status: FAILURE, message, has_changed })
+}
+
+/// Changes parameters, and prints what became of it.
+pub(crate) fn set(args: &AskArgs, set: &SetArgs) -> ExitCode {
+    match change(args, set) {
+        Ok(document) if args.json => println!("{document}"),
+        Ok(document) => println!("{}", outcome(&document)),
+        Err(refused) => return failed(refused.into()),
+    }
+    ExitCode::SUCCESS
+}
+
+fn change(args: &AskArgs, set: &SetArgs) -> Result<Value, Refused> {
+    let mut parameters = serde_json::Map::new();
+    for (name, value) in &set.assignments {
+        if parameters.insert(name.clone(), (*value).into()).is_some() {
+            return Err(Refused::new(USAGE, format!("{name} is named twice")));
+        }
+    }
+    let body = serde_json::json!({ "parameters": parameters });
+    let path = if set.dry_run { "/v1/config?dry_run=true" } else { "/v1/config" };
+    let mut tries = 1;
+    loop {
+        // The values asked for don't depend on what is read: to read again and ask again is to ask
+        // for the same.
+        let tag = exchange(args, "/v1/config", &Sent::Nothing, ANSWER)?.tag;
+        let tag = tag.ok_or_else(|| {
+            Refused::new(FAILURE, "the configuration comes without an ETag".to_owned())
+        })?;
+        match exchange(args, path, &Sent::Patch { tag: &tag, body: &body }, CHANGE) {
+            Err(refused) if refused.has_changed && tries < TRIES => tries += 1,
+            answer => return answer.map(|answer| answer.document),
+        }
+    }
+}
+
+/// What became of a change, for people.
+fn outcome(document: &Value) -> String {
+    let text = |name: &str| match document.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => String::new(),
+    };
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    let changed = document.get("changed").and_then(Value::as_array);
+    for one in changed.into_iter().flatten() {
+        let part = |name: &str| one.get(name).map(Value::to_string).unwrap_or_default();
+        let name = one.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let how = match one.get("applied").and_then(Value::as_str) {
+            Some("new_epoch") => "by a new epoch",
+            _ => "live",
+        };
+        table.add_row([name, part("from"), "->".to_owned(), part("to"), how.to_owned()]);
+    }
+    let number = text("config_version");
+    let words = match text("state").as_str() {
+        "dry_run" if changed.is_none_or(Vec::is_empty) => "nothing would change".to_owned(),
+        "dry_run" => format!("this would change configuration {number}; nothing was done"),
+        "unchanged" => format!("all is so already, in configuration {number}"),
+        "recorded" => format!(
+            "configuration {number} is recorded by the coordinators; no epoch was ready, and the next one brings it into storage"
+        ),
+        _ => format!("configuration {number} is durable"),
+    };
+    if changed.is_none_or(Vec::is_empty) { words } else { format!("{table}\n{words}") }
 }
 
 /// Asks one service whether it can do its work, and says what is in its way if not.
@@ -151,6 +276,27 @@ mod tests {
     fn a_refusal_says_what_the_problem_says() {
         assert_eq!(refusal(503, r#"{"detail": "not open yet"}"#), "answers 503: not open yet");
         assert_eq!(refusal(404, "<html>"), "answers 404: no detail");
+    }
+
+    #[test]
+    fn a_change_is_told_in_words() {
+        let changed = json!([
+            {"name": "logs", "from": 3, "to": 2, "applied": "new_epoch"},
+            {"name": "rejoin_grace_ms", "from": 200, "to": 5, "applied": "live"},
+        ]);
+        let told = |state: &str, changed: &Value| {
+            outcome(&json!({"state": state, "config_version": 8, "changed": changed}))
+        };
+        let durable = told("durable", &changed);
+        let lines: Vec<Vec<&str>> =
+            durable.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["logs", "3", "->", "2", "by", "a", "new", "epoch"]);
+        assert_eq!(lines[1], ["rejoin_grace_ms", "200", "->", "5", "live"]);
+        assert_eq!(lines[2].join(" "), "configuration 8 is durable");
+        assert!(told("dry_run", &changed).ends_with("nothing was done"));
+        assert_eq!(told("dry_run", &json!([])), "nothing would change");
+        assert_eq!(told("unchanged", &json!([])), "all is so already, in configuration 8");
+        assert!(told("recorded", &changed).contains("no epoch was ready"));
     }
 
     #[test]

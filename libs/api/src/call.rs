@@ -58,6 +58,11 @@ impl<Req, Resp> Endpoint<Req, Resp> {
     pub const fn put(path: &'static str) -> Self {
         Endpoint { method: Method::PUT, path, types: PhantomData }
     }
+    /// A PATCH.
+    #[must_use]
+    pub const fn patch(path: &'static str) -> Self {
+        Endpoint { method: Method::PATCH, path, types: PhantomData }
+    }
 }
 
 /// Who a call is for.
@@ -221,7 +226,24 @@ where
         request: &Req,
         limit: Duration,
     ) -> Result<Answered<Resp>, CallError> {
-        self.answered_at(target, endpoint, endpoint.path, request, None, limit).await
+        self.answered_at(target, endpoint, (endpoint.path, None), request, None, limit).await
+    }
+
+    /// The same at a path made from the endpoint's, as a write that takes effect only under this
+    /// `If-Match`.
+    ///
+    /// # Errors
+    /// Any [`CallError`].
+    pub async fn conditional<Req: Serialize, Resp: DeserializeOwned>(
+        &self,
+        target: &Target,
+        endpoint: &Endpoint<Req, Resp>,
+        path: &str,
+        condition: &HeaderValue,
+        request: &Req,
+        limit: Duration,
+    ) -> Result<Answered<Resp>, CallError> {
+        self.answered_at(target, endpoint, (path, Some(condition)), request, None, limit).await
     }
 
     /// The same, at a path made from the endpoint's.
@@ -237,14 +259,14 @@ where
         epoch: Option<Epoch>,
         limit: Duration,
     ) -> Result<Resp, CallError> {
-        Ok(self.answered_at(target, endpoint, path, request, epoch, limit).await?.body)
+        Ok(self.answered_at(target, endpoint, (path, None), request, epoch, limit).await?.body)
     }
 
     async fn answered_at<Req: Serialize, Resp: DeserializeOwned>(
         &self,
         target: &Target,
         endpoint: &Endpoint<Req, Resp>,
-        path: &str,
+        (path, condition): (&str, Option<&HeaderValue>),
         request: &Req,
         epoch: Option<Epoch>,
         limit: Duration,
@@ -269,6 +291,9 @@ where
         let headers = message.headers_mut();
         if endpoint.method != Method::GET {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(condition) = condition {
+            headers.insert(header::IF_MATCH, condition.clone());
         }
         if let Some(incarnation) = target.incarnation {
             let value = HeaderValue::from_str(&incarnation.to_string());

@@ -88,6 +88,10 @@ codes! {
     CheckFailed => "check_failed", CONFLICT, false, NotCommitted;
     /// A condition in a header does not hold.
     PreconditionFailed => "precondition_failed", PRECONDITION_FAILED, false, NotCommitted;
+    /// A write that needs a condition has none.
+    PreconditionRequired => "precondition_required", PRECONDITION_REQUIRED, false, NotCommitted;
+    /// The nodes that report can't satisfy it.
+    Unsatisfiable => "unsatisfiable", CONFLICT, false, NotCommitted;
     /// The idempotency id stands for another request.
     IdempotencyMismatch => "idempotency_mismatch", UNPROCESSABLE_ENTITY, false, NotCommitted;
     /// The interactive transaction has been committed or given up, has expired, or is not known.

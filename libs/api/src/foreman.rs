@@ -1,5 +1,8 @@
 //! The foreman: a node's workers.
 
+use std::collections::BTreeMap;
+
+use plinth_system_config::NodeSupply;
 use plinth_types::{ClusterId, Epoch, NodeId, Pid, ServiceKind, ServiceName, StoreId, Zone};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +56,18 @@ pub struct NodeReport {
     pub workers: Vec<Worker>,
     /// Whether every durable worker that has a directory here has announced itself or failed.
     pub settled: bool,
+}
+
+impl NodeReport {
+    /// What the node can run.
+    #[must_use]
+    pub fn supply(&self) -> NodeSupply {
+        let mut runs: BTreeMap<ServiceKind, u64> = BTreeMap::new();
+        for worker in self.workers.iter().filter(|worker| worker.state == WorkerState::Up) {
+            *runs.entry(worker.name.kind).or_default() += 1;
+        }
+        NodeSupply { node: self.node.clone(), makes: self.kinds.iter().copied().collect(), runs }
+    }
 }
 
 /// What the coordinators answer to a report.

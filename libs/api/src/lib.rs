@@ -7,6 +7,7 @@ mod tenure;
 
 pub mod commit_proxy;
 pub mod common;
+pub mod config;
 pub mod coordinator;
 pub mod director;
 pub mod foreman;

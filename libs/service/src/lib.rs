@@ -12,6 +12,7 @@
 mod announce;
 mod budget;
 mod caller;
+mod conditional;
 mod context;
 mod directory;
 mod docs;
@@ -34,6 +35,7 @@ mod transport;
 
 pub use announce::{AnnouncedStore, announce};
 pub use caller::{Caller, StateReads};
+pub use conditional::{Condition, patched};
 pub use context::Context;
 pub use directory::{DIRECTORY_LEVEL, DirectoryError, Manifest, WorkerDirectory};
 pub use document::{FENCED, Fails, LED, STORED, document_text};

@@ -79,24 +79,25 @@ pub enum MonitorEnd {
     },
 }
 
-/// Watches a process until it ends or is silent for longer than `silence`. `on_line` sees every
-/// line; a change of its state comes at once.
+/// Watches a process until it ends or is silent for longer than `silence`, which is asked again with
+/// every line. `on_line` sees every line; a change of its state comes at once.
 pub async fn watch(
     context: &Context,
     target: &Target,
-    silence: Duration,
+    silence: impl Fn() -> Duration + Send,
     mut on_line: impl FnMut(MonitorLine) + Send,
 ) -> MonitorEnd {
-    let body = match open(context, target, silence).await {
+    let mut patience = silence();
+    let body = match open(context, target, patience).await {
         Ok(body) => body,
         Err(end) => return end,
     };
-    let mut deadline = Instant::now() + silence;
+    let mut deadline = Instant::now() + patience;
     let mut chunks = BodyDataStream::new(body);
     let mut buffer = BytesMut::new();
     loop {
         match timeout_at(deadline, chunks.next()).await {
-            Err(_) => return MonitorEnd::Silent { after: silence },
+            Err(_) => return MonitorEnd::Silent { after: patience },
             Ok(None) => return gone("the stream ended"),
             Ok(Some(Err(error))) => return gone(format!("the stream broke: {error}")),
             Ok(Some(Ok(chunk))) => buffer.extend_from_slice(&chunk),
@@ -106,7 +107,8 @@ pub async fn watch(
             let Ok(line) = serde_json::from_slice::<MonitorLine>(&line) else {
                 return gone("what answers is not a monitor stream");
             };
-            deadline = Instant::now() + silence;
+            patience = silence();
+            deadline = Instant::now() + patience;
             let exit = line.exit.clone();
             on_line(line);
             if let Some(reason) = exit {

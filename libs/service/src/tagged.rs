@@ -5,9 +5,14 @@ use std::fmt::Display;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+/// The entity tag of what is told apart by this.
+pub(crate) fn entity_tag(tag: &dyn Display) -> String {
+    format!("\"{tag}\"")
+}
+
 /// An answer with the tag of what it shows; 304 without a body where `If-None-Match` names the tag.
 pub fn tagged(asked: &HeaderMap, tag: &dyn Display, answer: impl IntoResponse) -> Response {
-    let tag = format!("\"{tag}\"");
+    let tag = entity_tag(tag);
     let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let is_known = known
         .flat_map(|list| list.split(','))

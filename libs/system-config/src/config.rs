@@ -88,38 +88,41 @@ pub struct Policies {
     pub spread: SpreadPolicy,
 }
 
-/// Every parameter of a cluster, with its unit in its name.
+/// Every parameter of a cluster, with its unit in its name. A change of one is applied live, or begins
+/// an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct Parameters {
-    /// Copies of every shard, and logs that hold every tag. 1 to 5.
+    /// Copies of every shard, and logs that hold every tag. 1 to 5, and no more than nodes. A change
+    /// begins an epoch; storages take or leave copies after it.
     pub replication: u32,
-    /// Logs of an epoch. At least `replication`, at most 100.
+    /// Logs of an epoch. At least `replication`, at most 100, and 8 a node. A change begins an epoch.
     pub logs: u32,
-    /// Commit proxies. 1 to 100.
+    /// Commit proxies. 1 to 100, at most 8 a node. A change begins an epoch.
     pub commit_proxies: u32,
-    /// Resolvers. 1 to 100.
+    /// Resolvers. 1 to 100, at most 8 a node. A change begins an epoch.
     pub resolvers: u32,
-    /// Storages that hold `\xff/system`. 1 to 5.
+    /// Storages that hold `\xff/system`. 1 to 5, and no more than nodes. Applied live.
     pub config_team: u32,
-    /// How long a watched service may be silent. 100 to 60,000.
+    /// How long a watched service may be silent, which tells of itself every 100 ms. 300 to 60,000.
+    /// Applied live.
     pub failure_timeout_ms: u64,
-    /// How long recovery waits for more logs once enough have answered. 0 to 60,000.
+    /// How long recovery waits for more logs once enough have answered. 0 to 60,000. Applied live.
     pub rejoin_grace_ms: u64,
-    /// The same within 5 s of the start of the coordinators' group. 0 to 60,000.
+    /// The same within 5 s of the start of the coordinators' group. 0 to 60,000. Applied live.
     pub start_grace_ms: u64,
-    /// How long a component waits for an answer from a peer of its epoch before it exits. 100 to
-    /// 60,000.
+    /// How long a component waits for an answer from a peer of its epoch before it exits. 300 to
+    /// 60,000. A change begins an epoch.
     pub peer_timeout_ms: u64,
-    /// How long a director may take for the system transaction. 1,000 to 600,000.
+    /// How long a director may take for the system transaction. 1,000 to 600,000. Applied live.
     pub system_transaction_timeout_ms: u64,
     /// Width of the conflict window and of storages' memory of old versions, in versions.
-    /// 1,000,000 to 60,000,000.
+    /// 1,000,000 to 60,000,000. A change begins an epoch.
     pub window_versions: u64,
-    /// Log bytes that a storage may lag behind before it is dropped. 1 MiB to 1 TiB.
+    /// Log bytes that a storage may lag behind before it is dropped. 1 MiB to 1 TiB. Applied live.
     pub max_log_backlog_bytes: u64,
     /// How long a storage must have been gone before another one is given a copy in its place. 1,000
-    /// to 604,800,000 (a week).
+    /// to 604,800,000 (a week). Applied live.
     pub storage_lost_ms: u64,
 }
 

@@ -3,6 +3,7 @@
 //! start from. No I/O, no async.
 
 pub mod bootstrap;
+mod change;
 mod codec;
 mod config;
 mod directory;
@@ -19,6 +20,7 @@ mod shards;
 mod validation;
 
 pub use bootstrap::{BootstrapSource, BootstrapStatus, Rejected};
+pub use change::{ChangeError, Changed, NodeSupply, Proposal, Supply, WORKERS_PER_NODE};
 pub use codec::{
     DecodeError, EncodeError, ShardMismatch, Stored, decode, decode_stored, encode, encode_stored,
 };
@@ -31,7 +33,7 @@ pub use directory::{Directory, UnknownPid};
 pub use envelope::{Envelope, EnvelopeError};
 pub use last_recovery::{LastRecovery, PhaseDuration};
 pub use migration::{FORMAT_LEVEL, MigrationError};
-pub use parameters::{Parameter, ParameterError};
+pub use parameters::{Applied, Parameter, ParameterError};
 pub use phases::{RecoveryPhase, UnknownPhase};
 pub use recorded::Stamp;
 pub use rows::{recorded_from_rows, shards_from_rows, system_mutations, system_rows};

@@ -1,6 +1,20 @@
 //! The parameters by name, and their bounds.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Parameters;
+
+/// How a change of a parameter takes effect.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Applied {
+    /// The epoch goes on with it.
+    Live,
+    /// The change begins an epoch, whose recovery recruits and assigns by it.
+    NewEpoch,
+}
 
 /// A parameter by its name, with its value and bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,11 +27,19 @@ pub struct Parameter {
     pub least: u64,
     /// The greatest value allowed.
     pub most: u64,
+    /// How a change of it takes effect.
+    pub applied: Applied,
 }
 
 /// A parameter that must not have the value it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParameterError {
+    /// There is none of this name.
+    #[error("{name} is no parameter; there are {}", names())]
+    Unknown {
+        /// The name.
+        name: String,
+    },
     /// It is out of its bounds.
     #[error("{name} is {value}, and must be from {least} to {most}")]
     OutOfBounds {
@@ -43,16 +65,25 @@ pub enum ParameterError {
 impl ParameterError {
     /// The parameter to change.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
+            ParameterError::Unknown { name } => name,
             ParameterError::OutOfBounds { name, .. } => name,
             ParameterError::FewerLogsThanCopies { .. } => "logs",
         }
     }
 }
 
-const fn parameter(name: &'static str, value: u64, least: u64, most: u64) -> Parameter {
-    Parameter { name, value, least, most }
+const fn live(name: &'static str, value: u64, least: u64, most: u64) -> Parameter {
+    Parameter { name, value, least, most, applied: Applied::Live }
+}
+
+const fn new_epoch(name: &'static str, value: u64, least: u64, most: u64) -> Parameter {
+    Parameter { name, value, least, most, applied: Applied::NewEpoch }
+}
+
+fn names() -> String {
+    Parameters::default().all().map(|parameter| parameter.name).join(", ")
 }
 
 const MINUTE_MS: u64 = 60_000;
@@ -60,7 +91,40 @@ const WEEK_MS: u64 = 7 * 24 * 60 * MINUTE_MS;
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 
+impl Parameter {
+    pub(crate) const fn out_of_bounds(self) -> ParameterError {
+        let Parameter { name, value, least, most, .. } = self;
+        ParameterError::OutOfBounds { name, value, least, most }
+    }
+}
+
 impl Parameters {
+    /// Sets a parameter by its name, whatever its bounds. A value that is too large for its field
+    /// becomes the largest one, which is out of bounds too.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub(crate) fn set(&mut self, name: &str, value: u64) -> Result<(), ParameterError> {
+        let count = u32::try_from(value).unwrap_or(u32::MAX);
+        match name {
+            "replication" => self.replication = count,
+            "logs" => self.logs = count,
+            "commit_proxies" => self.commit_proxies = count,
+            "resolvers" => self.resolvers = count,
+            "config_team" => self.config_team = count,
+            "failure_timeout_ms" => self.failure_timeout_ms = value,
+            "rejoin_grace_ms" => self.rejoin_grace_ms = value,
+            "start_grace_ms" => self.start_grace_ms = value,
+            "peer_timeout_ms" => self.peer_timeout_ms = value,
+            "system_transaction_timeout_ms" => self.system_transaction_timeout_ms = value,
+            "window_versions" => self.window_versions = value,
+            "max_log_backlog_bytes" => self.max_log_backlog_bytes = value,
+            "storage_lost_ms" => self.storage_lost_ms = value,
+            _ => return Err(ParameterError::Unknown { name: name.to_owned() }),
+        }
+        Ok(())
+    }
+
     /// Every parameter by name, in the order of the fields.
     #[must_use]
     pub fn all(&self) -> [Parameter; 13] {
@@ -81,24 +145,24 @@ impl Parameters {
             storage_lost_ms,
         } = *self;
         [
-            parameter("replication", replication.into(), 1, 5),
-            parameter("logs", logs.into(), 1, 100),
-            parameter("commit_proxies", commit_proxies.into(), 1, 100),
-            parameter("resolvers", resolvers.into(), 1, 100),
-            parameter("config_team", config_team.into(), 1, 5),
-            parameter("failure_timeout_ms", failure_timeout_ms, 100, MINUTE_MS),
-            parameter("rejoin_grace_ms", rejoin_grace_ms, 0, MINUTE_MS),
-            parameter("start_grace_ms", start_grace_ms, 0, MINUTE_MS),
-            parameter("peer_timeout_ms", peer_timeout_ms, 100, MINUTE_MS),
-            parameter(
+            new_epoch("replication", replication.into(), 1, 5),
+            new_epoch("logs", logs.into(), 1, 100),
+            new_epoch("commit_proxies", commit_proxies.into(), 1, 100),
+            new_epoch("resolvers", resolvers.into(), 1, 100),
+            live("config_team", config_team.into(), 1, 5),
+            live("failure_timeout_ms", failure_timeout_ms, 300, MINUTE_MS),
+            live("rejoin_grace_ms", rejoin_grace_ms, 0, MINUTE_MS),
+            live("start_grace_ms", start_grace_ms, 0, MINUTE_MS),
+            new_epoch("peer_timeout_ms", peer_timeout_ms, 300, MINUTE_MS),
+            live(
                 "system_transaction_timeout_ms",
                 system_transaction_timeout_ms,
                 1_000,
                 10 * MINUTE_MS,
             ),
-            parameter("window_versions", window_versions, 1_000_000, 60_000_000),
-            parameter("max_log_backlog_bytes", max_log_backlog_bytes, MIB, TIB),
-            parameter("storage_lost_ms", storage_lost_ms, 1_000, WEEK_MS),
+            new_epoch("window_versions", window_versions, 1_000_000, 60_000_000),
+            live("max_log_backlog_bytes", max_log_backlog_bytes, MIB, TIB),
+            live("storage_lost_ms", storage_lost_ms, 1_000, WEEK_MS),
         ]
     }
 
@@ -109,12 +173,7 @@ impl Parameters {
             .all()
             .into_iter()
             .filter(|parameter| !(parameter.least..=parameter.most).contains(&parameter.value))
-            .map(|Parameter { name, value, least, most }| ParameterError::OutOfBounds {
-                name,
-                value,
-                least,
-                most,
-            })
+            .map(Parameter::out_of_bounds)
             .collect();
         let Parameters { logs, replication, .. } = *self;
         if logs < replication {
@@ -141,6 +200,21 @@ mod tests {
             .map(|parameter| (parameter.name.to_owned(), parameter.value.into()))
             .collect();
         assert_eq!(listed, json);
+    }
+
+    #[test]
+    fn every_parameter_can_be_set_by_its_name_and_no_other() {
+        for (index, parameter) in Parameters::default().all().into_iter().enumerate() {
+            let mut changed = Parameters::default();
+            changed.set(parameter.name, parameter.most).unwrap();
+            for (at, other) in changed.all().into_iter().enumerate() {
+                let before = Parameters::default().all()[at].value;
+                let expected = if at == index { parameter.most } else { before };
+                assert_eq!(other.value, expected, "{} after {}", other.name, parameter.name);
+            }
+        }
+        let unknown = Parameters::default().set("replicas", 3).unwrap_err();
+        assert!(unknown.to_string().starts_with("replicas is no parameter; there are replication"));
     }
 
     #[test]

@@ -24,6 +24,14 @@ pub(crate) const FORWARD_LIMIT: Duration = Duration::from_millis(2_500);
 pub(crate) const ASK_LIMIT: Duration = Duration::from_millis(1_000);
 /// How long a foreman may take to have its workers announced, before those that are there count.
 pub(crate) const FOREMAN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a recovery may take before the leader changes parameters itself, rather than the director.
+pub(crate) const RECOVERY_PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks whether an epoch is ready.
+pub(crate) const READY_LOOK: Duration = Duration::from_millis(100);
+/// How long the director may take to change parameters: they are in storage then.
+pub(crate) const CHANGE_LIMIT: Duration = Duration::from_secs(12);
+/// How long the leader may take for that, waiting included.
+pub(crate) const CHANGE_FORWARD_LIMIT: Duration = Duration::from_secs(17);
 /// Between two rounds of the bootstrap.
 pub(crate) const BOOTSTRAP_ROUND: Duration = Duration::from_millis(100);
 /// How much longer than the one before it in the order of names a coordinator waits with a ballot.

@@ -1,5 +1,6 @@
 //! Routes: decode, find the leader, call, encode.
 
+mod config;
 mod founding;
 mod group;
 mod health;
@@ -48,6 +49,7 @@ pub(crate) fn routes() -> Routes<Shared> {
         .browsable()
         .observer(routes!(status::status))
         .observer(routes!(status::config).fails(LED))
+        .administrator(routes!(config::patch).fails(LED).fails(config::REFUSALS))
         .observer(routes!(status::layout).fails(LED))
         .observer(routes!(nodes::nodes))
         .service(routes!(nodes::report))

@@ -25,6 +25,8 @@ use crate::node::{Event, Group, Node, Start, View};
 use crate::registry::Candidate;
 use crate::state::{Applied, ClusterState, Command};
 
+/// The cause where an appointment is void and nobody says why.
+const VOID: &str = "the appointment is void";
 /// Between two looks at something that has no event of its own.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -175,7 +177,7 @@ impl Leader<'_> {
         match state.appointed.as_ref() {
             Some(appointed) if !self.spent.contains(&appointed.pid.incarnation) => {
                 match self.take_up(&state, appointed).await {
-                    Ok(span) => self.watch_over(&state, appointed, span, events).await,
+                    Ok(span) => self.watch_over(appointed, span, events).await,
                     Err(cause) => self.end(appointed, cause, Vec::new()),
                 }
                 Ok(())
@@ -238,7 +240,6 @@ impl Leader<'_> {
     /// Watches the director until its epoch is over.
     async fn watch_over(
         &mut self,
-        state: &ClusterState,
         appointed: &Appointed,
         mut span: Option<Span>,
         events: &mut mpsc::Receiver<Event>,
@@ -246,13 +247,18 @@ impl Leader<'_> {
         let node = Arc::clone(self.node);
         let epoch = appointed.epoch;
         let director = appointed.pid.incarnation;
-        let parameters = state.recorded.as_ref().map(|recorded| &recorded.config.parameters);
-        let silence = parameters
-            .map_or_else(|| Parameters::default().failure_timeout_ms, |now| now.failure_timeout_ms);
+        // A change of the parameters holds from the next line on.
+        let known = self.group.states.clone();
+        let silence = || {
+            let state = known.borrow();
+            let recorded = state.recorded.as_ref();
+            let now = recorded.map(|recorded| recorded.config.parameters.failure_timeout_ms);
+            Duration::from_millis(now.unwrap_or_else(|| Parameters::default().failure_timeout_ms))
+        };
         node.view.send_replace(View { watched: Some(director), ..View::default() });
         let target = Target::from(&appointed.pid);
         let shown = &node.view;
-        let watching = watch(&node.context, &target, Duration::from_millis(silence), |line| {
+        let watching = watch(&node.context, &target, silence, |line| {
             shown.send_if_modified(|view| {
                 let is_new = view.phase.as_ref() != Some(&line.state);
                 view.phase = Some(line.state);
@@ -262,7 +268,14 @@ impl Leader<'_> {
         let mut watching = std::pin::pin!(watching);
         let mut states = self.group.states.clone();
         let (cause, suspects) = loop {
-            let is_ready = states.borrow_and_update().ready_epoch == epoch;
+            let (is_ready, voided) = {
+                let state = states.borrow_and_update();
+                let is_void = state.appointed.as_ref() != Some(appointed);
+                (state.ready_epoch == epoch, is_void.then(|| state.voided.clone()))
+            };
+            if let Some(why) = voided {
+                break (why.unwrap_or_else(|| VOID.to_owned()), Vec::new());
+            }
             if is_ready && let Some(span) = span.take() {
                 // A span ends where it was left last.
                 span.in_scope(|| tracing::info!(%epoch, "the recovery is over"));
@@ -347,7 +360,8 @@ impl Leader<'_> {
             }
         };
         self.problem(None);
-        let cause = self.cause.clone().unwrap_or_else(|| first_cause(state));
+        let cause = self.cause.clone().or_else(|| state.voided.clone());
+        let cause = cause.unwrap_or_else(|| first_cause(state));
         let command = Command::Appoint {
             service: candidate.service.clone(),
             pid: candidate.pid.clone(),

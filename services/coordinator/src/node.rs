@@ -405,23 +405,28 @@ impl Node {
     /// # Errors
     /// A refusal of the state, or that its fate is not known.
     pub(crate) async fn write(&self, group: &Group, command: Command) -> Result<Applied, Failure> {
-        let unknown = |detail: String| Failure::new(ErrorCode::DeadlineExceeded, detail);
-        let applied = match timeout(WRITE_LIMIT, group.raft.client_write(command)).await {
-            Ok(Ok(answer)) => answer.data,
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
-                return Err(unknown("the leadership was lost before the majority answered".into()));
-            }
-            Ok(Err(error)) => return Err(unknown(error.to_string())),
-            Err(_) => {
-                return Err(unknown(format!(
-                    "no majority of the coordinators answered within {} ms",
-                    WRITE_LIMIT.as_millis()
-                )));
-            }
-        };
-        match applied {
+        match self.submit(group, command).await? {
             Applied::Refused(refusal) => Err(refused(&refusal)),
             applied => Ok(applied),
+        }
+    }
+
+    /// The same; what the state refuses is an answer.
+    ///
+    /// # Errors
+    /// Its fate is not known.
+    pub(crate) async fn submit(&self, group: &Group, command: Command) -> Result<Applied, Failure> {
+        let unknown = |detail: String| Failure::new(ErrorCode::DeadlineExceeded, detail);
+        match timeout(WRITE_LIMIT, group.raft.client_write(command)).await {
+            Ok(Ok(answer)) => Ok(answer.data),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+                Err(unknown("the leadership was lost before the majority answered".into()))
+            }
+            Ok(Err(error)) => Err(unknown(error.to_string())),
+            Err(_) => Err(unknown(format!(
+                "no majority of the coordinators answered within {} ms",
+                WRITE_LIMIT.as_millis()
+            ))),
         }
     }
 
@@ -442,9 +447,10 @@ pub(crate) fn no_quorum(detail: impl Into<String>) -> Failure {
 fn refused(refusal: &Refusal) -> Failure {
     let code = match refusal {
         Refusal::NotFounded => ErrorCode::NotReady,
-        Refusal::Founded | Refusal::Superseded { .. } | Refusal::Changed { .. } => {
-            ErrorCode::Superseded
-        }
+        Refusal::Founded
+        | Refusal::Superseded { .. }
+        | Refusal::Changed { .. }
+        | Refusal::Ready(_) => ErrorCode::Superseded,
         Refusal::Unfit(_) | Refusal::NoLayout(_) => ErrorCode::InvalidRequest,
     };
     Failure::new(code, refusal.to_string())

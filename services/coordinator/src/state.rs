@@ -6,9 +6,11 @@
 //!   it has read. Appointing the next epoch voids whatever the one before still sends.
 //! - A configuration is never replaced by one that is not newer.
 //! - An epoch is ready only once its layout is recorded.
+//! - While no epoch is ready, parameters are changed here. That voids the appointment in the same step:
+//!   a director that has read the configuration of before can neither record nor become ready.
 
 use plinth_api::coordinator::{Appointed, Founding, ReadyRequest, RecordRequest, Recovery};
-use plinth_system_config::{Recorded, Stamp, bootstrap::Floor};
+use plinth_system_config::{Parameters, Recorded, Stamp, bootstrap::Floor};
 use plinth_types::{
     ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, Pid, ServiceRef, Version,
 };
@@ -43,6 +45,9 @@ pub(crate) struct ClusterState {
     pub(crate) source: String,
     /// The storage that it came from.
     pub(crate) storage: Option<ServiceRef>,
+    /// Why the next epoch begins, where a change of parameters has voided the appointment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) voided: Option<String>,
 }
 
 /// A change, as it stands in the Raft log.
@@ -76,6 +81,15 @@ pub(crate) enum Command {
     },
     /// Records a configuration.
     Record(RecordRequest),
+    /// Changes parameters while no epoch is ready.
+    Configure {
+        /// The number of the configuration that is changed.
+        expected: ConfigVersion,
+        /// All of them, as they are to be.
+        parameters: Parameters,
+        /// What changes, for people.
+        what: String,
+    },
     /// The epoch is ready.
     MarkReady(ReadyRequest),
     /// An operator has a configuration put in the place of the recorded one while no epoch can become
@@ -118,6 +132,9 @@ pub(crate) enum Refusal {
     /// The configuration does not belong here.
     #[error("the configuration does not fit: {0}")]
     Unfit(String),
+    /// The epoch's director makes changes, not the coordinators.
+    #[error("epoch {0} is ready: its director changes the configuration")]
+    Ready(Epoch),
     /// The epoch has recorded no layout.
     #[error("epoch {0} has recorded no layout, so it can't be ready")]
     NoLayout(Epoch),
@@ -149,6 +166,9 @@ impl ClusterState {
             }
             Command::Appoint { service, pid, cause } => Ok(self.appoint(service, pid, cause)),
             Command::Record(request) => self.record(request),
+            Command::Configure { expected, parameters, what } => {
+                self.configure(expected, parameters, what)
+            }
             Command::MarkReady(request) => self.mark_ready(request),
             Command::Force { expected, recorded } => self.force(expected, recorded),
         };
@@ -253,6 +273,7 @@ impl ClusterState {
         self.epoch = self.epoch.next();
         let appointed = Appointed { epoch: self.epoch, service, pid, cause };
         self.appointed = Some(appointed.clone());
+        self.voided = None;
         Applied::Appointed(appointed)
     }
 
@@ -291,6 +312,35 @@ impl ClusterState {
         }
         self.recorded = Some(request.recorded);
         Ok(Applied::Done)
+    }
+
+    /// The appointment of an epoch that is ready; none while none is.
+    #[must_use]
+    pub(crate) fn ready_director(&self) -> Option<&Appointed> {
+        self.appointed.as_ref().filter(|_| self.ready_epoch == self.epoch)
+    }
+
+    fn configure(
+        &mut self,
+        expected: ConfigVersion,
+        parameters: Parameters,
+        what: String,
+    ) -> Result<Applied, Refusal> {
+        if self.ready_director().is_some() {
+            return Err(Refusal::Ready(self.epoch));
+        }
+        match &self.recorded {
+            Some(recorded) if recorded.config.config_version == expected => {
+                self.recorded = Some(recorded.with_parameters(parameters));
+                self.appointed = None;
+                self.voided = Some(format!("parameters were changed: {what}"));
+                Ok(Applied::Done)
+            }
+            recorded => {
+                let recorded = recorded.as_ref().map(|recorded| recorded.config.config_version);
+                Err(Refusal::Changed { expected: Some(expected), recorded })
+            }
+        }
     }
 
     fn mark_ready(&mut self, request: ReadyRequest) -> Result<Applied, Refusal> {

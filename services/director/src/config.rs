@@ -32,6 +32,10 @@ pub(crate) const FAREWELL_LIMIT: Duration = Duration::from_millis(300);
 pub(crate) const REGISTRY_PERIOD_RECOVERING: Duration = Duration::from_millis(25);
 /// Time between two looks at the registry afterwards.
 pub(crate) const REGISTRY_PERIOD: Duration = Duration::from_millis(250);
+/// Time between two looks whether a later epoch has begun, until commits are accepted.
+pub(crate) const SUPERSEDED_PERIOD: Duration = Duration::from_secs(1);
+/// Changes of parameters that may wait at a time.
+pub(crate) const ORDERS: usize = 16;
 /// Time before something is tried again that failed or was not there.
 pub(crate) const RETRY: Duration = Duration::from_millis(100);
 /// How long a log may take to answer a lock: it fsyncs what it has.

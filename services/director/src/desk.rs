@@ -7,6 +7,7 @@ use plinth_service::Context;
 use plinth_types::Epoch;
 use tokio::sync::watch;
 
+use crate::changing::Orders;
 use crate::live::Live;
 use crate::progress::Progress;
 use crate::reign::Accepted;
@@ -17,6 +18,7 @@ pub(crate) struct Desk {
     pub(crate) context: Context,
     pub(crate) progress: Arc<Progress>,
     pub(crate) live: Live,
+    pub(crate) orders: Orders,
     appointed: watch::Sender<Option<Accepted>>,
     /// The highest epoch that it was asked to serve.
     highest: watch::Sender<Epoch>,
@@ -29,6 +31,7 @@ impl Desk {
             context,
             progress: Arc::default(),
             live: Live::new(),
+            orders: Orders::new(),
             appointed: watch::Sender::new(None),
             highest: watch::Sender::new(Epoch::ZERO),
             dismissed: watch::Sender::new(None),

@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::response::Response;
+use http::HeaderMap;
+use plinth_api::config::{ConfigPatch, ConfigPatched, PatchQuery};
 use plinth_api::director::{Appointment, Dismissal, LayoutQuery, LiveLayout, Status};
 use plinth_api::{ErrorCode, Nothing};
-use plinth_service::{Answer, FENCED, Fails as _, Failure, Json, Query, Routes};
+use plinth_service::{
+    Answer, Condition, FENCED, Fails as _, Failure, Json, Query, Routes, patched,
+};
 use plinth_types::{Epoch, Incarnation};
 use tokio::time::{Instant, timeout};
 use utoipa_axum::routes;
@@ -14,12 +19,23 @@ use crate::config::LAYOUT_WAIT_MAX;
 use crate::desk::Desk;
 use crate::reign::Accepted;
 
+/// Why parameters may not be changed.
+const CHANGE_REFUSALS: &[ErrorCode] = &[
+    ErrorCode::NotReady,
+    ErrorCode::Overloaded,
+    ErrorCode::PreconditionFailed,
+    ErrorCode::PreconditionRequired,
+    ErrorCode::Unsatisfiable,
+    ErrorCode::CommitUnknownResult,
+];
+
 pub(crate) fn routes() -> Routes<Desk> {
     Routes::new()
         .describe("Plinth director", "Recovers the transaction system and watches over an epoch.")
         .service(routes!(appoint).fails(FENCED))
         .service(routes!(dismiss).fails(FENCED))
         .service(routes!(layout).fails(&[ErrorCode::NotReady]))
+        .service(routes!(change).fails(CHANGE_REFUSALS))
         .observer(routes!(status))
 }
 
@@ -107,6 +123,30 @@ async fn layout(State(desk): State<Desk>, Query(query): Query<LayoutQuery>) -> A
         let phase = desk.progress.status().phase;
         Failure::new(ErrorCode::NotReady, format!("no layout is recorded yet: {phase}"))
     })
+}
+
+/// Changes parameters, in the way that every change of the configuration goes. Only while commits are
+/// accepted; before, the coordinators' leader does it.
+#[utoipa::path(
+    patch,
+    path = "/v1/config",
+    operation_id = "patch_config",
+    params(PatchQuery, ("If-Match" = String, Header, description = "The ETag of the configuration that is changed")),
+    request_body = ConfigPatch,
+    responses((status = 200, description = "What has become of it", body = ConfigPatched))
+)]
+async fn change(
+    State(desk): State<Desk>,
+    Query(query): Query<PatchQuery>,
+    headers: HeaderMap,
+    Json(patch): Json<ConfigPatch>,
+) -> Result<Response, Failure> {
+    let condition = Condition::of(&headers)?;
+    if !desk.live.accepts_commits() {
+        return Err(Failure::new(ErrorCode::NotReady, "the epoch does not accept commits yet"));
+    }
+    let answer = desk.orders.give(patch, condition, query.dry_run).await?;
+    Ok(patched(None, answer))
 }
 
 /// The phases of the recovery with their times.

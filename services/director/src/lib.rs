@@ -26,7 +26,8 @@
 //!
 //! While the epoch lasts, storages are no cause to end it. One that is gone for good is replaced
 //! meanwhile: another one is given a copy and takes its place, each step a change of the recorded
-//! configuration (`replicating`, `amending`).
+//! configuration (`replicating`, `amending`). Parameters are changed in the same way (`changing`); where
+//! that asks for other components, the epoch ends once the change is durable.
 //!
 //! **What it refuses to do.** It repairs nothing in place: whatever fails, it tells the coordinators
 //! why (`fatal`) and exits, and the next epoch begins with another director. It serves one epoch in
@@ -35,6 +36,7 @@
 //! says so. Storages, gateways, foremen and coordinators are no cause to end an epoch.
 
 mod amending;
+mod changing;
 mod config;
 mod coordinators;
 mod desk;
@@ -95,10 +97,8 @@ async fn direct(context: Context, config: Config, desk: Desk) -> Exit {
         () = context.stopping() => return Exit::clean(),
         accepted = desk.appointed() => accepted,
     };
-    let (progress, live) = (desk.progress.clone(), desk.live.clone());
     let (coordinators, parameters) = (config.coordinators, Arc::new(config.parameters));
-    let mut reign =
-        Reign::begin(context.clone(), accepted, coordinators, parameters, progress, live);
+    let mut reign = Reign::begin(context.clone(), accepted, coordinators, parameters, &desk);
     reign.first_shards = Arc::new(config.shards);
     let mut stopping = false;
     let fatal = tokio::select! {

@@ -34,6 +34,11 @@ impl Live {
         self.change(|live| live.accepting_commits = true);
     }
 
+    /// Whether commits are accepted.
+    pub(crate) fn accepts_commits(&self) -> bool {
+        self.0.borrow().as_ref().is_some_and(|live| live.accepting_commits)
+    }
+
     /// A service has another process, or none.
     pub(crate) fn place(&self, service: &ServiceRef, pid: Option<Pid>) {
         self.change(|live| {

@@ -18,10 +18,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
+use crate::changing::Orders;
 use crate::config::{
-    ASSIGN_LIMIT, BUSY_PAUSE, COORDINATOR_LIMIT, REGISTRY_PERIOD, REGISTRY_PERIOD_RECOVERING, RETRY,
+    ASSIGN_LIMIT, BUSY_PAUSE, COORDINATOR_LIMIT, REGISTRY_PERIOD, REGISTRY_PERIOD_RECOVERING,
+    RETRY, SUPERSEDED_PERIOD,
 };
 use crate::coordinators::Coordinators;
+use crate::desk::Desk;
 use crate::fatal::{Fatal, may_pass};
 use crate::live::Live;
 use crate::meters::{Meters, Step};
@@ -48,6 +51,8 @@ pub(crate) struct Reign {
     pub(crate) coordinators: Arc<Coordinators>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) live: Live,
+    /// Changes of parameters that are asked for.
+    pub(crate) orders: Orders,
     /// What a new cluster begins with.
     pub(crate) first_parameters: Arc<Parameters>,
     pub(crate) first_shards: Arc<ShardMap>,
@@ -64,9 +69,9 @@ impl Reign {
         accepted: Accepted,
         coordinators: Vec<Target>,
         first_parameters: Arc<Parameters>,
-        progress: Arc<Progress>,
-        live: Live,
+        desk: &Desk,
     ) -> Reign {
+        let (progress, live) = (Arc::clone(&desk.progress), desk.live.clone());
         let epoch = accepted.appointment.epoch;
         context.set_epoch(epoch);
         progress.appointed(epoch);
@@ -77,7 +82,7 @@ impl Reign {
         let accepted = Arc::new(accepted);
         let failure = watch::Sender::new(None);
         let meters = Arc::new(Meters::new(context.metrics()));
-        Reign {
+        let reign = Reign {
             context,
             epoch,
             accepted,
@@ -85,11 +90,14 @@ impl Reign {
             progress,
             live,
             meters,
+            orders: desk.orders.clone(),
             first_parameters,
             first_shards: Arc::new(ShardMap::initial()),
             registry,
             failure,
-        }
+        };
+        drop(reign.context.scope().spawn("superseded", heed(reign.clone())));
+        reign
     }
 
     /// Since the appointment.
@@ -260,6 +268,23 @@ impl Reign {
         self.call(peer, endpoint, request, limit)
             .await
             .map_err(|error| Fatal::call(peer, doing, &error))
+    }
+}
+
+/// Hears of a later epoch while this one recovers. A recovery that waits for what is not there would
+/// otherwise wait for ever, and its director could not be appointed again.
+async fn heed(reign: Reign) {
+    while !reign.live.accepts_commits() {
+        sleep(SUPERSEDED_PERIOD).await;
+        let epoch = reign.epoch;
+        let told =
+            reign.coordinators.call(coordinator::STATUS, &Nothing {}, epoch, COORDINATOR_LIMIT);
+        if let Ok(status) = told.await
+            && status.epoch > epoch
+        {
+            let later = format_args!("epoch {} has begun", status.epoch).to_string();
+            return reign.fail(Fatal::superseded(later));
+        }
     }
 }
 

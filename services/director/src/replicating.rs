@@ -17,6 +17,7 @@ use plinth_types::{NodeId, ServiceKind, ServiceRef, StoreId};
 use tokio::time::{Instant, sleep};
 
 use crate::amending::{Account, Book, amend};
+use crate::changing::carry_out;
 use crate::config::{
     MAKE_LIMIT, PROBE_LIMIT, REPLICATION_PAUSE, REPLICATION_PERIOD, REPLICATION_PERIOD_BUSY,
     SPREAD_AFTER,
@@ -87,7 +88,13 @@ pub(crate) fn start(reign: &Reign, book: &Book, account: Account) {
 
 async fn replicate(reign: &Reign, book: &Book, mut account: Account) -> Fatal {
     let mut memory = Memory::default();
+    let mut orders = reign.orders.take().await;
     loop {
+        while let Ok(order) = orders.try_recv() {
+            if let Err(fatal) = carry_out(reign, book, &mut account, order).await {
+                return fatal;
+            }
+        }
         let sight = look(reign, book, &mut memory).await;
         let view = sight.view();
         reign.progress.show_copies(copies(&sight), memory.degraded(teams::degraded(&view)));
@@ -109,7 +116,16 @@ async fn replicate(reign: &Reign, book: &Book, mut account: Account) -> Fatal {
             return fatal;
         }
         let is_busy = sight.plan.layout().storage_teams.iter().any(|team| !team.joining.is_empty());
-        sleep(if is_busy { REPLICATION_PERIOD_BUSY } else { REPLICATION_PERIOD }).await;
+        let pause = sleep(if is_busy { REPLICATION_PERIOD_BUSY } else { REPLICATION_PERIOD });
+        tokio::select! {
+            biased;
+            Some(order) = orders.recv() => {
+                if let Err(fatal) = carry_out(reign, book, &mut account, order).await {
+                    return fatal;
+                }
+            }
+            () = pause => {}
+        }
     }
 }
 

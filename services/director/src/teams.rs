@@ -26,7 +26,8 @@
 //! while, it begins again.
 //!
 //! A team is never left without a whole copy that runs: a member is taken out only for another one that
-//! is whole, or while another member is here and not behind. And a change is begun only while a
+//! is whole, or while another member is here and not behind; one that is too many, only while as many
+//! others are as there should be copies. And a change is begun only while a
 //! majority of the config team confirms it, before and after: it would end the epoch otherwise.
 //!
 //! An order to remove a directory goes to a storage that no layout names and that *has data*: it was a
@@ -62,6 +63,8 @@ pub(crate) enum Change {
     Cancel { store: StoreId, service: ServiceRef, why: String },
     /// A member leaves, and nobody in its place yet.
     Drop { store: StoreId, service: ServiceRef, why: String },
+    /// A member leaves one team, which has more copies than it should have.
+    Leave { store: StoreId, service: ServiceRef, tag: Tag },
 }
 
 /// What is to be done next.
@@ -80,6 +83,7 @@ impl Change {
             Change::Complete { .. } => "complete",
             Change::Cancel { .. } => "cancel",
             Change::Drop { .. } => "drop",
+            Change::Leave { .. } => "leave",
         }
     }
 
@@ -95,6 +99,11 @@ impl Change {
             Change::Complete { service, .. } => format!("{service} has a whole copy"),
             Change::Cancel { service, why, .. } => format!("{service} no longer joins: {why}"),
             Change::Drop { service, why, .. } => format!("{service} is dropped: {why}"),
+            Change::Leave { service, tag, .. } => {
+                format!(
+                    "{service} leaves the team of tag {tag}: there are more copies than asked for"
+                )
+            }
         }
     }
 
@@ -133,6 +142,10 @@ impl Change {
                 team.members.push(StorageMember { store, service });
             }
             Change::Cancel { store, .. } => team.joining.retain(|one| one.store != *store),
+            Change::Leave { store, tag, .. } if *tag == team.tag => {
+                team.drop_member(*store);
+            }
+            Change::Leave { .. } => {}
             Change::Drop { store, .. } => team.drop_member(*store),
         }
     }
@@ -154,7 +167,15 @@ pub(crate) fn next(view: &View<'_>) -> Option<Step> {
         return Some(Step::Change(change));
     }
     // One at a time: a second copy would only slow the first one down.
-    if !joining.is_empty() || view.recorded.config.format_level < LEVEL.min(FORMAT_LEVEL) {
+    if !joining.is_empty() {
+        return None;
+    }
+    if let Some(change) = surplus(view)
+        && view.is_provable(&change)
+    {
+        return Some(Step::Change(change));
+    }
+    if view.recorded.config.format_level < LEVEL.min(FORMAT_LEVEL) {
         return None;
     }
     wanted(view)
@@ -203,6 +224,26 @@ fn lagging(view: &View<'_>) -> Option<Change> {
         let bytes = view.backlog(*store);
         let why = format!("it is {bytes} bytes of log behind, and must take a copy again");
         Change::Drop { store: *store, service: service.clone(), why }
+    })
+}
+
+/// A member that is one too many, where enough of the others have everything: rather one that has not,
+/// or that shares its zone.
+fn surplus(view: &View<'_>) -> Option<Change> {
+    view.recorded.config.layout.storage_teams.iter().find_map(|team| {
+        let is_whole = |store| view.is_current(store, team.tag) && !view.is_lagging(store);
+        let zones = view.zones_of(team);
+        let can_leave = |leaver: &&StorageMember<ServiceRef>| {
+            let others = team.members.iter().filter(|member| member.store != leaver.store);
+            others.filter(|member| is_whole(member.store)).count() >= view.copies(team.tag)
+        };
+        let rank = |member: &&StorageMember<ServiceRef>| {
+            let crowd = zones.get(&view.zone(&member.service.node)).copied();
+            (!is_whole(member.store), crowd, member.store)
+        };
+        let StorageMember { store, service } =
+            team.members.iter().filter(can_leave).max_by_key(rank)?.clone();
+        Some(Change::Leave { store, service, tag: team.tag })
     })
 }
 

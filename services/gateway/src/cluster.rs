@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use http::HeaderMap;
+use plinth_api::config::{ConfigPatch, ConfigPatched, PATCH_CONFIG, PatchQuery};
 use plinth_api::coordinator::{
     BeginRecovery, Begun, CarriedOut, CarryOut, ClusterHealth, Members, Nodes, Processes,
     Recoveries, RecoveryPlan,
@@ -18,7 +19,9 @@ use plinth_api::{
     Answered, CallError, Endpoint, ErrorCode, HEADER_SERVED_BY, Nothing, Target, coordinator,
     director,
 };
-use plinth_service::{Answer, Fails as _, Failure, Json, LED, Routes, tagged};
+use plinth_service::{
+    Answer, Condition, Fails as _, Failure, Json, LED, Query, Routes, patched, tagged,
+};
 use plinth_system_config::{RecoveryPhase, SystemConfig};
 use plinth_types::{Epoch, ServiceRef};
 use serde::Serialize;
@@ -43,11 +46,23 @@ const CARRYING_OUT: Duration = Duration::from_secs(20);
 /// The refusals of what an operator may have to decide.
 const DECIDED: &[ErrorCode] = &[ErrorCode::NotFound, ErrorCode::DiskFull, ErrorCode::Damaged];
 
+/// How long the coordinators' leader and the director may take for a change of parameters.
+const CHANGE: Duration = Duration::from_secs(19);
+
+/// Why parameters may not be changed.
+const PATCH_REFUSALS: &[ErrorCode] = &[
+    ErrorCode::PreconditionFailed,
+    ErrorCode::PreconditionRequired,
+    ErrorCode::Unsatisfiable,
+    ErrorCode::CommitUnknownResult,
+];
+
 pub(crate) fn routes() -> Routes<Gateway> {
     Routes::new()
         .observer(routes!(status))
         .observer(routes!(health))
         .observer(routes!(config).fails(LED))
+        .administrator(routes!(patch_config).fails(LED).fails(PATCH_REFUSALS))
         .observer(routes!(layout).fails(&[ErrorCode::NotReady]))
         .observer(routes!(recoveries).fails(LED))
         .administrator(routes!(begin_recovery).fails(LED).fails(&[ErrorCode::Overloaded]))
@@ -81,6 +96,31 @@ fn goes_on(error: &CallError) -> bool {
 fn no_answer(error: &CallError) -> Failure {
     let detail = format!("no coordinator answers (the last one: {error}); try again");
     Failure::new(ErrorCode::NoQuorum, detail)
+}
+
+/// The coordinators that have been given an order in vain: what the last one has said.
+struct Tried(Failure);
+
+impl Default for Tried {
+    fn default() -> Tried {
+        Tried(Failure::new(ErrorCode::NoQuorum, "no coordinator is known"))
+    }
+}
+
+impl Tried {
+    /// What is to be answered; nothing where the next coordinator may be asked.
+    fn note<T>(
+        &mut self,
+        answer: Result<Answered<T>, CallError>,
+    ) -> Option<Result<Answered<T>, Failure>> {
+        match answer {
+            Err(error) if goes_on(&error) && error.had_no_effect() => {
+                self.0 = no_answer(&error);
+                None
+            }
+            answer => Some(answer.map_err(Failure::from)),
+        }
+    }
 }
 
 impl Gateway {
@@ -123,15 +163,14 @@ impl Gateway {
         request: &Req,
         limit: Duration,
     ) -> Result<Answered<T>, Failure> {
-        let mut last = Failure::new(ErrorCode::NoQuorum, "no coordinator is known");
+        let mut tried = Tried::default();
         for target in &self.0.config.coordinators {
-            match self.0.context.peers().answered(target, endpoint, request, limit).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) if goes_on(&error) && error.had_no_effect() => last = no_answer(&error),
-                Err(error) => return Err(error.into()),
+            let answer = self.0.context.peers().answered(target, endpoint, request, limit).await;
+            if let Some(answer) = tried.note(answer) {
+                return answer;
             }
         }
-        Err(last)
+        Err(tried.0)
     }
 
     /// The live layout: as the appointed director tells it, else as it was last followed.
@@ -224,6 +263,36 @@ async fn config(State(gateway): State<Gateway>, asked: HeaderMap) -> Result<Resp
     let answer = gateway.ask(&coordinator::CONFIG).await?;
     let tag = answer.body.config_version;
     Ok(tagged(&asked, &tag, served(answer)))
+}
+
+/// Changes parameters, as a whole or not at all: what is named gets its value, what is not stays. The
+/// director makes the change, or the coordinators' leader while no epoch is ready.
+#[utoipa::path(
+    patch, path = "/v1/config", tag = "cluster",
+    params(PatchQuery, ("If-Match" = String, Header, description = "The ETag of the configuration that is changed, or *")),
+    request_body = ConfigPatch,
+    responses(
+        (status = 200, description = "It is made, and in storage; or would be, or is so already", body = ConfigPatched),
+        (status = 202, description = "No epoch is ready: the coordinators have it, and the next epoch brings it into storage", body = ConfigPatched),
+    )
+)]
+async fn patch_config(
+    State(gateway): State<Gateway>,
+    Query(query): Query<PatchQuery>,
+    headers: HeaderMap,
+    Json(patch): Json<ConfigPatch>,
+) -> Result<Response, Failure> {
+    let condition = Condition::of(&headers)?;
+    let (path, tag) = (query.path(), condition.header());
+    let peers = gateway.0.context.peers();
+    let mut tried = Tried::default();
+    for target in &gateway.0.config.coordinators {
+        let answer = peers.conditional(target, &PATCH_CONFIG, path, tag, &patch, CHANGE).await;
+        if let Some(answer) = tried.note(answer) {
+            return answer.map(|answer| patched(answer.served_by, answer.body));
+        }
+    }
+    Err(tried.0)
 }
 
 /// Who does what now, with processes.

@@ -74,6 +74,8 @@ pub struct Campaign {
     pub jobs: usize,
     /// Whether each cluster has four nodes and loses one for good.
     pub loses_a_node: bool,
+    /// Whether parameters are changed in every seed.
+    pub changes_parameters: bool,
 }
 
 impl Campaign {
@@ -88,6 +90,7 @@ impl Campaign {
             overtaking_ms: None,
             jobs,
             loses_a_node: false,
+            changes_parameters: false,
         }
     }
 
@@ -110,6 +113,12 @@ impl Campaign {
         Campaign { loses_a_node: true, ..self }
     }
 
+    /// The same with changes of parameters in every seed.
+    #[must_use]
+    pub fn changing_parameters(self) -> Campaign {
+        Campaign { changes_parameters: true, ..self }
+    }
+
     /// The same with these kinds of what befalls the cluster alone.
     #[must_use]
     pub fn with_faults(mut self, faults: &[&str]) -> Campaign {
@@ -125,7 +134,8 @@ impl Campaign {
         let both = controls.chain(faults).flat_map(|(flag, of)| [flag.to_owned(), of.clone()]);
         let overtaking = self.overtaking_ms.map(|ms| format!("--overtaking-ms={ms}"));
         let lose_node = self.loses_a_node.then(|| "--lose-node".to_owned());
-        both.chain(overtaking).chain(lose_node).collect()
+        let change = self.changes_parameters.then(|| "--change-parameters".to_owned());
+        both.chain(overtaking).chain(lose_node).chain(change).collect()
     }
 
     /// Runs one seed.

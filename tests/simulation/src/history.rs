@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use plinth_system_config::Stamp;
+use plinth_system_config::{Parameters, Stamp};
 use plinth_types::{Epoch, Incarnation, Version};
 
 use crate::user::{Fate, Gateway};
@@ -59,10 +59,35 @@ pub struct Sight {
 pub struct Told {
     /// Which one.
     pub stamp: Stamp,
+    /// Its parameters.
+    pub parameters: Parameters,
     /// When it was asked for.
     pub began: Moment,
     /// When it was answered.
     pub ended: Moment,
+}
+
+/// What became of a change of parameters: the place of the configuration that it made or may have made,
+/// and its parameters.
+#[derive(Clone, Debug)]
+pub enum ChangeFate {
+    /// It is in storage.
+    Durable(Stamp, Parameters),
+    /// The coordinators have it.
+    Recorded(Stamp, Parameters),
+    /// Nobody knows.
+    Unknown(Stamp, Parameters),
+    /// It was not made, and never will be.
+    Refused,
+}
+
+/// A change of parameters.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// When its fate was told.
+    pub ended: Moment,
+    /// What became of it.
+    pub fate: ChangeFate,
 }
 
 /// Everything.
@@ -73,6 +98,7 @@ pub(crate) struct Record {
     pub(crate) reads: Vec<Read>,
     pub(crate) sights: Vec<Sight>,
     pub(crate) configs: Vec<Told>,
+    pub(crate) changes: Vec<Change>,
     /// The epochs that are known to have accepted commits, since when.
     pub(crate) accepted: BTreeMap<Epoch, Moment>,
     /// Whether every coordinator has lost its disk at some time.

@@ -39,7 +39,7 @@ pub(crate) async fn inspect(scene: &Scene, workloads: &Workloads) {
             None
         }
     };
-    check_history(&scene.history, &scene.findings);
+    check_history(&scene.history, &scene.parameters, &scene.findings);
     for Anomaly { name, seen } in examine(&scene.journal, marks.as_ref()) {
         scene.findings.report(&name, seen);
     }
@@ -68,6 +68,8 @@ async fn serves(scene: &Scene, workloads: &Workloads) -> Result<Marks, (&'static
             fires.map_err(|error| ("watches", format!("by {node}'s gateway: {error:#}")))?;
         }
     }
+    let told = eventually(async || workloads::look_at_config(scene).await).await;
+    told.map_err(|error| ("serves", format!("the configuration: {error:#}")))?;
     for key in workloads.keys() {
         let read = eventually(async || {
             scene.history.get(&scene.any_gateway(), &key).await.context("no answer")

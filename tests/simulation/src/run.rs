@@ -61,6 +61,8 @@ pub struct Setup {
     pub kept_events: usize,
     /// Whether a node that has data is lost for good meanwhile, so that another one must take a copy.
     pub loses_a_node: bool,
+    /// Whether parameters are changed meanwhile; without it the seed decides.
+    pub changes_parameters: Option<bool>,
 }
 
 impl Setup {
@@ -80,6 +82,7 @@ impl Setup {
             .map(|(point, when)| (point.to_owned(), when))
             .to_vec(),
             loses_a_node: true,
+            changes_parameters: Some(false),
             ..Setup::default()
         }
     }
@@ -96,6 +99,7 @@ impl Default for Setup {
             overtaking: None,
             kept_events: 0,
             loses_a_node: false,
+            changes_parameters: None,
         }
     }
 }
@@ -131,7 +135,10 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
     let stage = Arc::new(stage);
     let (history, weather) = (History::default(), Weather::default());
     let journal = Journal::default();
-    let workloads = Workloads::choose(&*world.random("workloads"));
+    let mut workloads = Workloads::choose(&*world.random("workloads"));
+    if let Some(changes) = setup.changes_parameters {
+        workloads = workloads.changing(changes);
+    }
     // One of the three that have data. No user asks it, since it never answers again.
     let mut doomed = cluster.nodes().get(usize::try_from(seed % 3)?).map(|node| node.id.clone());
     doomed.take_if(|_| !setup.loses_a_node);

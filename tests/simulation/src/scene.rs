@@ -84,7 +84,7 @@ pub struct Scene {
     pub pace: u32,
     /// What they may not complain about.
     pub weather: Weather,
-    /// What the cluster began with, and nobody changes.
+    /// What the cluster began with.
     pub parameters: Parameters,
 }
 

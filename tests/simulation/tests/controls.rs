@@ -146,3 +146,10 @@ fn logs_that_keep_nothing_for_a_newcomer() {
     let by = ["dropped_is_durable", "replicas_are_identical", "registers", "increment", "replay"];
     is_noticed_in(campaign().losing_a_node(), "log.forgets_newcomers", 24, &by);
 }
+
+/// Failure 23: a director that goes on from the parameters that it was started with.
+#[test]
+fn a_director_that_writes_old_parameters_back() {
+    let campaign = campaign().changing_parameters();
+    is_noticed_in(campaign, "director.write_old_parameters_back", 8, &["config_identity"]);
+}

@@ -43,6 +43,22 @@ fn a_node_that_is_lost_for_good_is_replaced_whatever_fails_meanwhile() {
     assert!(accounts.is_empty(), "{accounts}");
 }
 
+/// Parameters are changed all the while, by the director or past it. What the cluster tells of them in
+/// the end, and at any time, is what was acknowledged last.
+#[test]
+fn changed_parameters_are_what_was_acknowledged_last_whatever_fails_meanwhile() {
+    let campaign = campaign().changing_parameters();
+    let mut accounts = String::new();
+    let note = |outcome: Outcome| {
+        if !outcome.is_well() {
+            accounts.push_str(&campaign.account(&outcome));
+        }
+        true
+    };
+    campaign.run_all(201..201 + SEEDS, note).expect("processes");
+    assert!(accounts.is_empty(), "{accounts}");
+}
+
 #[test]
 fn a_seed_with_all_its_faults_is_one_history() {
     let campaign = campaign();

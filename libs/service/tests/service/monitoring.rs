@@ -22,7 +22,7 @@ fn watched(watcher: &Hosted, target: Target) -> Watched {
     let (lines, received) = mpsc::unbounded_channel();
     let context = watcher.context.clone();
     let task =
-        async move { watch(&context, &target, SILENCE, |line| lines.send(line).unwrap()).await };
+        async move { watch(&context, &target, || SILENCE, |line| lines.send(line).unwrap()).await };
     (received, watcher.context.scope().spawn("watch", task))
 }
 
@@ -95,7 +95,7 @@ async fn a_mute_process_is_silent_whether_it_answered_once_or_never() {
         });
         let silence = Duration::from_millis(50);
         let target = Target::address(&address);
-        let end = watch(&watcher.context, &target, silence, |_| ());
+        let end = watch(&watcher.context, &target, || silence, |_| ());
         assert_eq!(within(end).await, MonitorEnd::Silent { after: silence }, "{head:?}");
         assert_eq!(within(mute).await.unwrap(), Some(()), "the watcher hung up");
     }

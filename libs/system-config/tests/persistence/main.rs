@@ -6,6 +6,7 @@ mod arbitrary;
 mod bootstrap_exhaustive;
 mod bootstrap_rebuild;
 mod bootstrap_table;
+mod change;
 mod codec;
 mod golden;
 mod rows;

@@ -334,3 +334,58 @@ proptest! {
         }
     }
 }
+
+fn configure(state: &mut ClusterState, expected: u64, logs: u32) -> Applied {
+    let parameters = Parameters { logs, ..Parameters::default() };
+    let expected = ConfigVersion(expected);
+    state.apply(Command::Configure { expected, parameters, what: "a test".to_owned() })
+}
+
+#[test]
+fn parameters_change_while_no_epoch_is_ready_and_void_the_appointment() {
+    let mut state = ClusterState::default();
+    found(&mut state, founding(None, 0));
+    assert_eq!(appoint(&mut state, 1), Epoch(1));
+    let changed = |expected, recorded: Option<u64>| {
+        let (expected, recorded) = (Some(ConfigVersion(expected)), recorded.map(ConfigVersion));
+        Applied::Refused(Refusal::Changed { expected, recorded })
+    };
+    assert_eq!(configure(&mut state, 0, 5), changed(0, None));
+    assert_eq!(record(&mut state, 1, 1, None, recorded(1, 1)), Applied::Done);
+    assert_eq!(configure(&mut state, 7, 5), changed(7, Some(1)));
+
+    // The director that has recorded its layout, and is stuck, can neither go on nor record again.
+    assert_eq!(configure(&mut state, 1, 5), Applied::Done);
+    assert_eq!((state.config_version(), state.appointed.as_ref()), (ConfigVersion(2), None));
+    assert_eq!(state.recorded.as_ref().map(|r| r.config.parameters.logs), Some(5));
+    let latest = Epoch(1);
+    let void = Refusal::Superseded { epoch: Epoch(1), director: Incarnation(1), latest };
+    assert_eq!(mark_ready(&mut state, 1, 1), Applied::Refused(void.clone()));
+    assert_eq!(record(&mut state, 1, 1, Some(1), recorded(1, 2)), Applied::Refused(void.clone()));
+    assert_eq!(record(&mut state, 1, 1, Some(2), recorded(1, 3)), Applied::Refused(void));
+    // Asked for twice, it is made once.
+    assert_eq!(configure(&mut state, 1, 5), changed(1, Some(2)));
+
+    assert_eq!(state.voided.as_deref(), Some("parameters were changed: a test"));
+    assert_eq!(appoint(&mut state, 2), Epoch(2));
+    assert_eq!(state.voided, None);
+    assert_eq!(record(&mut state, 2, 2, Some(2), recorded(2, 3)), Applied::Done);
+    assert_eq!(mark_ready(&mut state, 2, 2), Applied::Done);
+    let ready = Applied::Refused(Refusal::Ready(Epoch(2)));
+    assert_eq!(configure(&mut state, 3, 4), ready);
+    // The next epoch recovers: it is theirs again.
+    appoint(&mut state, 3);
+    assert_eq!(configure(&mut state, 3, 4), Applied::Done);
+}
+
+#[test]
+fn what_was_voided_survives_a_snapshot_and_older_ones_are_read() {
+    let mut state = ClusterState::default();
+    found(&mut state, founding(Some(recorded(1, 1)), 1));
+    let before = serde_json::to_value(&state).unwrap();
+    assert!(before.get("voided").is_none());
+    assert_eq!(serde_json::from_value::<ClusterState>(before).unwrap(), state);
+    configure(&mut state, 1, 5);
+    let text = serde_json::to_vec(&state).unwrap();
+    assert_eq!(serde_json::from_slice::<ClusterState>(&text).unwrap(), state);
+}

@@ -3,14 +3,15 @@
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
+use plinth_api::config::{ConfigPatch, ConfigPatched, PatchState};
 use plinth_api::director::{Appointment, Dismissal, Status};
 use plinth_api::log::Kept;
 use plinth_api::storage::{ShardConfig, Status as StorageStatus};
 use plinth_api::{ErrorCode, Nothing};
 use plinth_runtime::{Runtime, Scope, ScopeGuard};
 use plinth_service::{Answer, Context, Failure, Host, HostOptions, Json, Routes, Secrets};
-use plinth_system_config::Recorded;
-use plinth_types::{ClusterId, Epoch, Pid, ServiceRef, StoreId, Version};
+use plinth_system_config::{Parameters, Recorded};
+use plinth_types::{ClusterId, ConfigVersion, Epoch, Pid, ServiceRef, StoreId, Version};
 use tokio::task::JoinHandle;
 use utoipa_axum::routes;
 
@@ -110,6 +111,20 @@ async fn director_status(State(told): State<Told>) -> Json<Status> {
     Json(Status { epoch, phase, stalled, phases, rate: None, copies, degraded })
 }
 
+#[utoipa::path(patch, path = "/v1/config", request_body = ConfigPatch, responses((status = 200, body = ConfigPatched)))]
+async fn patch(Json(patch): Json<ConfigPatch>) -> Answer<ConfigPatched> {
+    let mut parameters = Parameters::default();
+    parameters.logs = u32::try_from(patch.parameters.0["logs"]).unwrap();
+    Ok(Json(ConfigPatched {
+        state: PatchState::Durable,
+        config_version: ConfigVersion(77),
+        epoch: Epoch(1),
+        changed: vec![],
+        begins_epoch: true,
+        parameters,
+    }))
+}
+
 /// A director that does what it is told and nothing else.
 pub(crate) async fn director(service: ServiceRef, cluster: ClusterId) -> (Played, Told) {
     let told = Told::default();
@@ -117,6 +132,7 @@ pub(crate) async fn director(service: ServiceRef, cluster: ClusterId) -> (Played
     let routes = Routes::new()
         .service(routes!(appoint))
         .service(routes!(dismiss))
+        .service(routes!(patch))
         .anyone(routes!(director_status));
     (Played::start(service, cluster, |_| routes.with_state(shared)).await, told)
 }

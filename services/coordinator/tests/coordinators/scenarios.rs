@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use plinth_api::ErrorCode;
-use plinth_api::Nothing;
+use http::HeaderValue;
+use plinth_api::config::{ConfigPatch, ConfigPatched, ParameterChanges, PatchQuery, PatchState};
 use plinth_api::coordinator::{
     BEGIN_RECOVERY, BeginRecovery, FAREWELL, Farewell, HOLDING, MEMBERS, READY, RECORD,
     ReadyRequest, RecordRequest, Recovery, Status,
 };
+use plinth_api::{CallError, ErrorCode, Nothing};
 use plinth_system_config::Recorded;
-use plinth_types::{Epoch, Incarnation, ServiceKind, Version};
+use plinth_types::{ConfigVersion, Epoch, Incarnation, ServiceKind, Version};
 use tokio::time::timeout;
 
 use crate::played::{Played, Told, director, storage};
@@ -337,6 +338,92 @@ async fn when_every_coordinator_has_lost_its_disk_the_storages_have_the_configur
         }
         make_ready(&world, 3, status.epoch, second.pid().incarnation).await;
         world.until(2, "ready", |status| status.ready).await;
+    })
+    .await;
+}
+
+/// Asks a coordinator for a change of a parameter.
+async fn change(
+    world: &World,
+    on: usize,
+    dry_run: bool,
+    version: u64,
+    (name, value): (&str, u64),
+) -> Result<ConfigPatched, CallError> {
+    let parameters = [(name.to_owned(), value)].into();
+    let patch = ConfigPatch { parameters: ParameterChanges(parameters) };
+    let tag = HeaderValue::try_from(format!("\"{version}\"")).unwrap();
+    world.patch(on, PatchQuery { dry_run }.path(), &tag, &patch).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_the_directors_while_its_epoch_is_ready() {
+    within_limit(async {
+        let (world, _first, _told, recorded) = ready_world().await;
+        let version = recorded.config.config_version.0;
+        for on in 1..=3 {
+            let made = change(&world, on, false, version, ("logs", 5)).await.unwrap();
+            assert_eq!((made.state, made.config_version.0), (PatchState::Durable, 77));
+            assert_eq!(made.parameters.logs, 5);
+        }
+        assert_eq!(world.holding(1).await.recorded, Some(recorded));
+    })
+    .await;
+}
+
+/// A recovery that does not become ready is configured out of, and nothing that its director still
+/// sends undoes that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failure_23_a_stuck_recovery_is_configured_out_of_and_its_director_undoes_nothing() {
+    within_limit(async {
+        let (world, first, _told, recorded) = ready_world().await;
+        let (second, _) = with_director(&world, 2).await;
+        let (third, told) = with_director(&world, 3).await;
+        world.remove(&first.service.clone());
+        first.kill().await;
+        let status = world.until(1, "followed", |status| is_appointed(status, &second)).await;
+        assert_eq!((status.epoch, status.ready), (Epoch(2), false));
+        let version = recorded.config.config_version.0;
+
+        let would = change(&world, 1, true, version, ("rejoin_grace_ms", 7)).await.unwrap();
+        assert_eq!((would.state, would.config_version.0), (PatchState::DryRun, version));
+        let stale =
+            change(&world, 2, false, version + 1, ("rejoin_grace_ms", 7)).await.unwrap_err();
+        assert_eq!(stale.code(), Some(ErrorCode::PreconditionFailed));
+        let low = change(&world, 3, false, version, ("logs", 2)).await.unwrap_err();
+        assert_eq!(low.code(), Some(ErrorCode::InvalidRequest));
+        // No node reports that makes logs.
+        let many = change(&world, 3, false, version, ("logs", 4)).await.unwrap_err();
+        assert_eq!(many.code(), Some(ErrorCode::Unsatisfiable), "{many}");
+        assert_eq!(world.holding(1).await.recorded, Some(recorded.clone()));
+
+        let longer = ("failure_timeout_ms", 900);
+        let made = change(&world, 2, false, version, longer).await.unwrap();
+        assert_eq!((made.state, made.config_version.0), (PatchState::Recorded, version + 1));
+        assert!(made.begins_epoch);
+        let again = change(&world, 2, false, version, longer).await.unwrap_err();
+        assert_eq!(again.code(), Some(ErrorCode::PreconditionFailed));
+
+        // The director of before comes too late, whatever it builds on.
+        let status = world.until(1, "followed", |status| is_appointed(status, &third)).await;
+        assert_eq!(status.epoch, Epoch(3));
+        let holding = world.holding(3).await;
+        for expected in [version, version + 1] {
+            let late = RecordRequest {
+                epoch: Epoch(2),
+                director: second.pid().incarnation,
+                expected: Some(ConfigVersion(expected)),
+                recorded: configuration(&holding, Epoch(2)),
+            };
+            let refused = world.ask(3, &RECORD, &late).await.unwrap_err();
+            assert_eq!(refused.code(), Some(ErrorCode::Superseded));
+        }
+        let now = holding.recorded.unwrap();
+        assert_eq!(now.config.parameters, made.parameters);
+        assert_eq!(now.config.config_version.0, version + 1);
+        world.until(1, "told", |_| told.last().is_some_and(|told| told.epoch == Epoch(3))).await;
+        let cause = told.last().unwrap().cause;
+        assert_eq!(cause, "parameters were changed: failure_timeout_ms from 400 to 900");
     })
     .await;
 }

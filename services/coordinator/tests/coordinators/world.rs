@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::HeaderValue;
+use plinth_api::config::{ConfigPatch, ConfigPatched, PATCH_CONFIG};
 use plinth_api::coordinator::{HOLDING, Holding, REPORT, STATUS, Status};
 use plinth_api::foreman::{NodeReport, Worker, WorkerState};
 use plinth_api::{CallError, Endpoint, ErrorCode, Nothing, Target};
@@ -187,6 +189,20 @@ impl World {
                 series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum::<u64>();
         }
         sum
+    }
+
+    /// Asks for a change of the configuration, which may have to wait for a recovery.
+    pub(crate) async fn patch(
+        &self,
+        on: usize,
+        path: &str,
+        tag: &HeaderValue,
+        patch: &ConfigPatch,
+    ) -> Result<ConfigPatched, CallError> {
+        let target = Target::address(&self.file.coordinators[on - 1].address);
+        let peers = self.client.context.peers();
+        let answer = peers.conditional(&target, &PATCH_CONFIG, path, tag, patch, PATIENCE).await;
+        answer.map(|answer| answer.body)
     }
 
     pub(crate) async fn holding(&self, on: usize) -> Holding {

@@ -30,7 +30,12 @@ use crate::{rate, replicating, tending};
 /// and no way back: whatever fails ends the director.
 pub(crate) async fn recover(reign: &Reign) -> Result<Infallible, Fatal> {
     let read = reign.phase(Phase::ReadingLayout, reading_layout::run(reign)).await?;
-    let locked = reign.phase(Phase::Locking, locking::run(reign, &read.holding)).await?;
+    let mut locked = reign.phase(Phase::Locking, locking::run(reign, &read.holding)).await?;
+    if let Some(recorded) = &mut locked.recorded
+        && reign.context.runtime().fault("director.write_old_parameters_back")
+    {
+        recorded.config.parameters = (*reign.first_parameters).clone();
+    }
     let floor = read.holding.version_floor;
     let mut versions = choosing_version::choose(&locked, floor).map_err(Fatal::new);
     if let Ok(versions) = &mut versions
@@ -59,7 +64,7 @@ pub(crate) async fn recover(reign: &Reign) -> Result<Infallible, Fatal> {
     let tended = reign.phase(Phase::RecordingLayout, recording).await?;
     let book = watch::Sender::new(Arc::new(plan.clone()));
     tending::start(reign, &book, tended);
-    reign.phase(Phase::Monitoring, monitoring::run(reign, &plan)).await?;
+    reign.phase(Phase::Monitoring, monitoring::run(reign, &book)).await?;
     let proving = async {
         if reign.context.runtime().fault("director.skip_system_transaction") {
             return Ok(None);

@@ -12,17 +12,16 @@ use plinth_api::commit_proxy::Peer;
 use plinth_service::{MonitorEnd, watch};
 use tokio::sync::mpsc;
 
+use crate::amending::Book;
 use crate::fatal::Fatal;
-use crate::plan::Plan;
 use crate::reign::Reign;
 
-pub(crate) async fn run(reign: &Reign, plan: &Plan) -> Result<(), Fatal> {
-    let silence = Duration::from_millis(plan.parameters().failure_timeout_ms);
-    let components: Vec<Peer> = plan.components().cloned().collect();
+pub(crate) async fn run(reign: &Reign, book: &Book) -> Result<(), Fatal> {
+    let components: Vec<Peer> = book.borrow().components().cloned().collect();
     let (heard, mut hearing) = mpsc::channel(components.len().max(1));
     let count = components.len();
     for component in components {
-        let task = watch_one(reign.clone(), component, silence, heard.clone());
+        let task = watch_one(reign.clone(), component, book.clone(), heard.clone());
         drop(reign.context.scope().spawn("monitoring", task));
     }
     for _ in 0..count {
@@ -32,7 +31,9 @@ pub(crate) async fn run(reign: &Reign, plan: &Plan) -> Result<(), Fatal> {
     Ok(())
 }
 
-async fn watch_one(reign: Reign, component: Peer, silence: Duration, heard: mpsc::Sender<()>) {
+async fn watch_one(reign: Reign, component: Peer, book: Book, heard: mpsc::Sender<()>) {
+    // A change of the parameters holds from the next line on.
+    let silence = || Duration::from_millis(book.borrow().parameters().failure_timeout_ms);
     let mut first = Some(heard);
     let epoch = reign.epoch;
     let mut later = None;

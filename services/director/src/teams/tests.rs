@@ -405,3 +405,58 @@ fn foremen_that_can_not_make_a_storage_are_passed_over() {
     scene.unable.insert("node-4".parse().unwrap());
     assert_eq!(scene.next(), Some(Step::Make(service("storage-2@node-1"))));
 }
+
+fn fewer_copies(scene: &mut Scene, replication: u32, config_team: u32) {
+    let parameters = &mut scene.recorded.config.parameters;
+    *parameters = Parameters { replication, config_team, ..parameters.clone() };
+}
+
+#[test]
+fn a_copy_too_many_leaves_its_team_alone() {
+    let mut scene = Scene::new();
+    fewer_copies(&mut scene, 2, 3);
+    assert!(scene.step().starts_with("storage-1@node-3 leaves the team of tag 1"));
+    assert_eq!(scene.team(1), (vec![11, 12], vec![]));
+    assert_eq!(scene.team(0), (vec![11, 12, 13], vec![]));
+    assert_eq!(scene.next(), None);
+    fewer_copies(&mut scene, 2, 1);
+    scene.step();
+    scene.step();
+    assert_eq!(scene.team(0).0, [11]);
+    assert_eq!(scene.next(), None);
+}
+
+#[test]
+fn who_has_not_everything_leaves_first_and_never_the_last_that_are_wanted() {
+    let mut scene = Scene::new();
+    fewer_copies(&mut scene, 2, 3);
+    scene.statuses.remove(&StoreId(11));
+    scene.gone.insert(StoreId(11), Duration::from_millis(500));
+    assert!(scene.step().starts_with("storage-1@node-1 leaves the team of tag 1"));
+    assert_eq!(scene.team(1).0, [12, 13]);
+    // Only one has everything of tag 1, so nobody can go, although the config team could confirm it.
+    let mut scene = Scene::new();
+    fewer_copies(&mut scene, 2, 3);
+    let tags = vec![tag_status(0, None), tag_status(1, Some(CopyStatus::default()))];
+    scene.statuses.insert(StoreId(11), Status { tags, ..whole(11) });
+    scene.statuses.remove(&StoreId(13));
+    assert_eq!(scene.next(), None);
+    // Enough have everything, and the config team can't confirm.
+    let mut scene = Scene::new();
+    fewer_copies(&mut scene, 1, 3);
+    scene.statuses.insert(StoreId(11), half(11));
+    scene.statuses.remove(&StoreId(13));
+    assert_eq!(scene.next(), None);
+}
+
+#[test]
+fn who_shares_a_zone_leaves_before_others() {
+    let mut scene = Scene::new();
+    fewer_copies(&mut scene, 2, 3);
+    for report in &mut scene.reports {
+        if report.node.as_str() != "node-3" {
+            report.zone = "rack".parse().unwrap();
+        }
+    }
+    assert!(scene.step().starts_with("storage-1@node-2 leaves the team of tag 1"));
+}

@@ -69,6 +69,8 @@ pub(crate) struct World {
     pub(crate) refuse_record: bool,
     /// What the commit proxy answers to the system transaction, where it is not taken.
     pub(crate) refuse_commit: Option<ErrorCode>,
+    /// The epoch that the coordinators show in their status.
+    pub(crate) shown_epoch: Epoch,
     /// How often each of these is still answered `not_ready`, as in the journal.
     pub(crate) not_ready: BTreeMap<String, usize>,
     /// What the storages return instead of what was committed.
@@ -416,7 +418,7 @@ impl World {
                 is_leader: true,
                 term: 1,
                 members: vec![],
-                epoch: Epoch(1),
+                epoch: self.shown_epoch,
                 director: None,
                 ready_epoch: Epoch::ZERO,
                 phase: "standby".to_owned(),

@@ -8,7 +8,7 @@ use plinth_test_processes::rounds;
 
 use crate::Outcome;
 
-fn wipe_coordinators(directory: &Path) -> anyhow::Result<usize> {
+pub(crate) fn wipe_coordinators(directory: &Path) -> anyhow::Result<usize> {
     let mut wiped = 0;
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;

@@ -13,6 +13,7 @@ mod golden;
 mod histories;
 mod interactive;
 mod lifecycle;
+mod parameters;
 mod recover;
 mod replicas;
 mod requests;

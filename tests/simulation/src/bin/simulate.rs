@@ -51,6 +51,9 @@ enum Command {
         /// Four nodes, of which one is lost for good.
         #[arg(long)]
         lose_node: bool,
+        /// Change parameters, whatever the seed chooses.
+        #[arg(long)]
+        change_parameters: bool,
     },
     /// What a cluster of a size costs, as a line of JSON.
     Cost {
@@ -88,14 +91,27 @@ enum Command {
         /// Four nodes, of which one is lost for good.
         #[arg(long)]
         lose_node: bool,
+        /// Change parameters, whatever the seed chooses.
+        #[arg(long)]
+        change_parameters: bool,
     },
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Seed { seed, control, fault, overtaking_ms, events, lose_node } => {
+        Command::Seed {
+            seed,
+            control,
+            fault,
+            overtaking_ms,
+            events,
+            lose_node,
+            change_parameters,
+        } => {
             let overtaking = overtaking_ms.map(Duration::from_millis);
-            let setup = if lose_node { Setup::losing_a_node() } else { Setup::default() };
+            let mut setup = if lose_node { Setup::losing_a_node() } else { Setup::default() };
+            setup.changes_parameters =
+                change_parameters.then_some(true).or(setup.changes_parameters);
             let setup = Setup { faults: fault, overtaking, kept_events: events, ..setup };
             one(seed, &control, setup)
         }
@@ -103,11 +119,21 @@ fn main() -> ExitCode {
         Command::Scale => {
             scale::print_tables(Path::new(SELF), &mut std::io::stdout()).map(|()| true)
         }
-        Command::Campaign { seeds, first, control, fault, jobs, record, lose_node } => {
+        Command::Campaign {
+            seeds,
+            first,
+            control,
+            fault,
+            jobs,
+            record,
+            lose_node,
+            change_parameters,
+        } => {
             let mut campaign =
                 Campaign { controls: control, faults: fault, ..Campaign::new(Path::new(SELF)) };
             campaign.jobs = jobs.unwrap_or(campaign.jobs);
             campaign.loses_a_node = lose_node;
+            campaign.changes_parameters = change_parameters;
             many(seeds, first, &campaign, record.as_deref())
         }
     };

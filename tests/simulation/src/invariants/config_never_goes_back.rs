@@ -37,6 +37,7 @@ pub fn check(told: &[Told], accepted: Option<&BTreeMap<Epoch, Moment>>) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use plinth_system_config::Parameters;
     use plinth_types::{ConfigVersion, Epoch};
 
     use super::*;
@@ -45,7 +46,7 @@ mod tests {
     fn only_what_was_known_before_binds() {
         let told = |epoch, began, ended| {
             let stamp = Stamp { epoch: Epoch(epoch), config_version: ConfigVersion(epoch) };
-            Told { stamp, began, ended }
+            Told { stamp, parameters: Parameters::default(), began, ended }
         };
         assert_eq!(check(&[told(1, 1, 2), told(2, 3, 4), told(2, 5, 6)], None), None);
         assert_eq!(check(&[told(2, 1, 3), told(1, 2, 4)], None), None);

@@ -2,6 +2,7 @@
 //! seen, and says what is wrong.
 
 pub mod acknowledged_is_kept;
+pub mod config_identity;
 pub mod config_never_goes_back;
 pub mod dropped_is_durable;
 pub mod epochs_have_one_director;
@@ -14,11 +15,13 @@ pub mod stored_config_is_recorded;
 pub mod versions_follow_real_time;
 pub mod watches_tell_what_is;
 
+use plinth_system_config::Parameters;
+
 use crate::findings::Findings;
 use crate::history::History;
 
-/// Checks what the users' history must satisfy.
-pub fn check_history(history: &History, findings: &Findings) {
+/// Checks what the users' history must satisfy. `first` are the parameters that the cluster began with.
+pub fn check_history(history: &History, first: &Parameters, findings: &Findings) {
     let record = history.record();
     let (writes, reads) = (&record.writes, &record.reads);
     findings.report_all(
@@ -37,6 +40,10 @@ pub fn check_history(history: &History, findings: &Findings) {
     findings.report_all(
         config_never_goes_back::NAME,
         config_never_goes_back::check(&record.configs, accepted),
+    );
+    findings.report_all(
+        config_identity::NAME,
+        config_identity::check(&record.changes, &record.configs, first, record.is_wiped),
     );
     findings.report_all(
         epochs_have_one_director::NAME,

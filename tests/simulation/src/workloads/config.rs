@@ -16,16 +16,18 @@ pub(crate) const CONFIG: Endpoint<Nothing, SystemConfig<ServiceRef>> = Endpoint:
 
 pub(crate) async fn run(scene: Scene) {
     while scene.is_working() {
-        let began = scene.history.moment();
-        if let Ok(config) = scene.any_gateway().ask(&CONFIG).await {
-            let ended = scene.history.moment();
-            scene.history.record().configs.push(Told { stamp: config.stamp(), began, ended });
-            // Nobody has changed any.
-            if config.parameters != scene.parameters {
-                scene.findings.report("config_identity", format!("{:?}", config.parameters));
-                return;
-            }
-        }
+        // Without an answer nothing is seen.
+        let _ = look(&scene).await;
         scene.pause(PAUSE).await;
     }
+}
+
+/// Looks once.
+pub(crate) async fn look(scene: &Scene) -> anyhow::Result<()> {
+    let began = scene.history.moment();
+    let config = scene.any_gateway().ask(&CONFIG).await?;
+    let ended = scene.history.moment();
+    let (stamp, parameters) = (config.stamp(), config.parameters);
+    scene.history.record().configs.push(Told { stamp, parameters, began, ended });
+    Ok(())
 }

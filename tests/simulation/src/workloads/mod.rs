@@ -3,6 +3,7 @@
 
 mod config;
 mod counters;
+mod parameters;
 mod registers;
 mod selectors;
 mod sideband;
@@ -17,7 +18,7 @@ use plinth_test_histories::workloads as histories;
 
 use crate::scene::Scene;
 
-pub(crate) use config::CONFIG;
+pub(crate) use config::{CONFIG, look as look_at_config};
 pub(crate) use stores::LAYOUT;
 pub(crate) use transactions::user;
 pub(crate) use watches::fires as watch_fires;
@@ -40,7 +41,14 @@ pub struct Workloads {
     singles: Vec<&'static str>,
     transactions: Vec<&'static str>,
     other: Option<&'static str>,
+    /// Whether parameters are changed.
+    changes: bool,
 }
+
+/// The workload that changes parameters.
+const PARAMETERS: &str = "parameters";
+/// One seed in so many has it.
+const CHANGING: u64 = 3;
 
 impl Workloads {
     /// Some, at random.
@@ -56,12 +64,21 @@ impl Workloads {
         transactions.extend(some(random, names, TRANSACTIONS - transactions.len()));
         let other = usize::try_from(random.next_u64() % 3).unwrap_or(0);
         let singles = some(random, SINGLES.to_vec(), SINGLE);
-        Workloads { singles, transactions, other: OTHERS.get(other).copied() }
+        let changes = random.next_u64().is_multiple_of(CHANGING);
+        Workloads { singles, transactions, other: OTHERS.get(other).copied(), changes }
+    }
+
+    /// The same, with or without changes of parameters.
+    #[must_use]
+    pub fn changing(self, changes: bool) -> Workloads {
+        Workloads { changes, ..self }
     }
 
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.singles.iter().chain(&self.transactions).chain(&self.other).copied()
+        let changes = self.changes.then_some(PARAMETERS);
+        let both = self.singles.iter().chain(&self.transactions).chain(&self.other).copied();
+        both.chain(changes)
     }
 
     /// Everything that users do. Each task ends by itself once they no longer work.
@@ -93,6 +110,9 @@ impl Workloads {
             if let Some(workload) = histories::by_name(name) {
                 tasks.extend((workload.start)(user.clone()).into_iter().map(|task| (*name, task)));
             }
+        }
+        if self.changes {
+            tasks.push((PARAMETERS, parameters::run(scene.clone()).boxed()));
         }
         tasks.push(("config", config::run(scene.clone()).boxed()));
         tasks.push(("stores", stores::run(scene.clone()).boxed()));

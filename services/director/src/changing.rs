@@ -1,0 +1,120 @@
+//! Changes of parameters, as the administrator asks for them. The task that makes every change of the
+//! epoch's configuration ([`crate::replicating`]) makes these too, one at a time.
+//!
+//! A change is judged as a whole before anything is done, then recorded, kept, committed and proved
+//! ([`crate::amending`]), and only then answered. One that asks for other components ends the epoch
+//! after that: the next recovery recruits by it. Whatever fails on the way ends the director, and the
+//! caller hears that the outcome is not known: the next epoch has the change or has it not, whole.
+
+use std::sync::Arc;
+
+use plinth_api::ErrorCode;
+use plinth_api::config::{ConfigPatch, ConfigPatched, PatchState, refused};
+use plinth_service::{Condition, Failure};
+use plinth_system_config::Supply;
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
+
+use crate::amending::{Account, Book, amend};
+use crate::config::ORDERS;
+use crate::fatal::Fatal;
+use crate::registry::Registry;
+use crate::reign::Reign;
+
+/// A change that is asked for.
+pub(crate) struct Order {
+    patch: ConfigPatch,
+    condition: Condition,
+    dry_run: bool,
+    reply: oneshot::Sender<Result<ConfigPatched, Failure>>,
+}
+
+/// The way from those who ask to the task that makes changes. A clone is the same one.
+#[derive(Clone)]
+pub(crate) struct Orders {
+    sender: mpsc::Sender<Order>,
+    receiver: Arc<tokio::sync::Mutex<mpsc::Receiver<Order>>>,
+}
+
+impl Orders {
+    pub(crate) fn new() -> Orders {
+        let (sender, receiver) = mpsc::channel(ORDERS);
+        Orders { sender, receiver: Arc::new(tokio::sync::Mutex::new(receiver)) }
+    }
+
+    /// The end at which orders come, for as long as it is kept.
+    pub(crate) async fn take(&self) -> OwnedMutexGuard<mpsc::Receiver<Order>> {
+        Arc::clone(&self.receiver).lock_owned().await
+    }
+
+    /// Gives an order, and waits until it is carried out.
+    ///
+    /// # Errors
+    /// The change is refused, there are too many at once, or the director ends before it has been
+    /// made, so that nobody knows whether it will be.
+    pub(crate) async fn give(
+        &self,
+        patch: ConfigPatch,
+        condition: Condition,
+        dry_run: bool,
+    ) -> Result<ConfigPatched, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let order = Order { patch, condition, dry_run, reply };
+        if self.sender.try_send(order).is_err() {
+            return Err(Failure::new(ErrorCode::Overloaded, "too many changes at once"));
+        }
+        answer.await.unwrap_or_else(|_| {
+            let detail = "the director ended on the way: read the configuration to see whether the change was made";
+            Err(Failure::new(ErrorCode::CommitUnknownResult, detail))
+        })
+    }
+}
+
+/// What the nodes that report can run.
+fn supply(nodes: &Registry) -> Supply {
+    Supply(nodes.nodes().map(|report| report.supply()).collect())
+}
+
+/// Makes a change, or answers why not.
+pub(crate) async fn carry_out(
+    reign: &Reign,
+    book: &Book,
+    account: &mut Account,
+    order: Order,
+) -> Result<(), Fatal> {
+    let Order { patch, condition, dry_run, reply } = order;
+    let recorded = book.borrow().recorded.clone();
+    let config_version = recorded.config.config_version;
+    let judged = condition.check(&config_version).and_then(|()| {
+        let proposal = recorded.propose(&patch.parameters.0, &supply(&reign.nodes()));
+        proposal.map_err(|errors| Failure::from(refused(&errors)))
+    });
+    // Whoever has gone away hears nothing, here and below.
+    let proposal = match judged {
+        Ok(proposal) => proposal,
+        Err(failure) => {
+            let _ = reply.send(Err(failure));
+            return Ok(());
+        }
+    };
+    let is_made = match (dry_run, proposal.changed.is_empty()) {
+        (true, _) => Some(PatchState::DryRun),
+        (false, true) => Some(PatchState::Unchanged),
+        (false, false) => None,
+    };
+    if let Some(state) = is_made {
+        let answer = ConfigPatched::new(proposal, state, config_version, reign.epoch);
+        let _ = reply.send(Ok(answer));
+        return Ok(());
+    }
+    let (what, begins_epoch) = (proposal.describe(), proposal.begins_epoch());
+    let next = recorded.with_parameters(proposal.parameters.clone());
+    let config_version = next.config.config_version;
+    tracing::info!(target: "plinth_audit", %config_version, what, "parameters are changed");
+    amend(reign, book, account, next, format!("parameters: {what}")).await?;
+    let answer = ConfigPatched::new(proposal, PatchState::Durable, config_version, reign.epoch);
+    let _ = reply.send(Ok(answer));
+    if begins_epoch {
+        return Err(Fatal::new(format!("parameters were changed: {what}")));
+    }
+    Ok(())
+}
