@@ -122,6 +122,10 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
         ..Options::default()
     };
     let world = Simulation::new(seed, options);
+    if setup.changes_parameters == Some(true) {
+        // So that the leader often makes a change itself, past a director that recovers.
+        world.faults().switch_on("coordinator.impatient", When::OneIn(2));
+    }
     for (point, when) in &setup.controls {
         world.faults().switch_on(point, *when);
     }

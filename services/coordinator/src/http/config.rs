@@ -5,6 +5,7 @@
 //! transaction brings the change into storage. The answer says so.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -82,7 +83,10 @@ struct Change {
 impl Change {
     /// Makes it, or has the director make it. A recovery gets time to become ready first.
     async fn make(self) -> Result<(ServiceRef, ConfigPatched), Failure> {
-        let deadline = Instant::now() + RECOVERY_PATIENCE;
+        // A simulation has no time to wait for a recovery to be stuck.
+        let is_impatient = self.node.context.runtime().fault("coordinator.impatient");
+        let patience = if is_impatient { Duration::ZERO } else { RECOVERY_PATIENCE };
+        let deadline = Instant::now() + patience;
         loop {
             let state = self.node.read(&self.group).await?;
             let is_late = Instant::now() >= deadline;
