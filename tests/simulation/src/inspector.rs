@@ -135,7 +135,8 @@ async fn serve(scene: &Scene, gateway: &Gateway, number: usize) -> anyhow::Resul
 async fn complete(scene: &Scene) -> anyhow::Result<()> {
     let live = scene.any_gateway().ask(&LAYOUT).await?;
     let layout = &live.recorded.config.layout;
-    let parameters = &scene.parameters;
+    // Those in force, which a workload may have changed.
+    let parameters = &live.recorded.config.parameters;
     for team in &layout.storage_teams {
         let tag = team.tag;
         up(scene, &live, tag)?;

@@ -52,7 +52,7 @@ fn parameters(draw: &mut Draw<'_>, shape: &mut Shape) {
     draw.knob("commit_proxies", &mut all.commit_proxies, &[2, 3]);
     draw.knob("resolvers", &mut all.resolvers, &[2, 3]);
     draw.knob("config_team", &mut all.config_team, &[2, 3]);
-    draw.knob("failure_timeout_ms", &mut all.failure_timeout_ms, &[250, 700, 1_500]);
+    draw.knob("failure_timeout_ms", &mut all.failure_timeout_ms, &[300, 700, 1_500]);
     draw.knob("rejoin_grace_ms", &mut all.rejoin_grace_ms, &[0, 50, 1_000]);
     draw.knob("start_grace_ms", &mut all.start_grace_ms, &[0, 1_000, 8_000]);
     draw.knob("peer_timeout_ms", &mut all.peer_timeout_ms, &[500, 2_000]);

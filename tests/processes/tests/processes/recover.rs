@@ -158,7 +158,8 @@ fn a_layout_is_rebuilt_from_manifests_alone_if_the_operator_says_so() -> Outcome
     wipe_coordinators(directory.path(), &NODES)?;
     let stuck = Stuck::start(directory.path())?;
     stuck.until_it_says("no configuration can be read anywhere")?;
-    let plan = stuck.plan()?;
+    // It says so, too, while not all workers have told what they have.
+    let plan = eventually("a plan", || stuck.plan())?;
     ensure!(plan.source == BootstrapSource::Manifests, "{plan:#?}");
     has_risk(&plan, "parameter")?;
     let rebuilt = plan.recorded.as_ref().context("no configuration")?;

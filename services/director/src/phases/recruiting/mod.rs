@@ -16,7 +16,7 @@ use plinth_api::commit_proxy::Peer;
 use plinth_api::common::INFO;
 use plinth_api::coordinator::Holding;
 use plinth_api::foreman::{CREATE, CreateWorker, NodeReport, Worker, WorkerState};
-use plinth_api::{CallError, Nothing, Target, TransportError};
+use plinth_api::{CallError, ErrorCode, Nothing, Target, TransportError, log};
 use plinth_system_config::{NodeEntry, Parameters, ShardMap, StorageMember};
 use plinth_types::{Epoch, Incarnation, NodeId, ServiceKind, ServiceRef, StoreId};
 use tokio::time::{Instant, sleep};
@@ -221,6 +221,10 @@ async fn probe(reign: &Reign, locked: &Locked, service: ServiceRef, worker: Work
             let peers = reign.context.peers();
             match peers.call(&target, &INFO, &Nothing {}, Some(reign.epoch), limit).await {
                 Ok(info) if info.pid.incarnation == pid.incarnation && info.service == service => {
+                    if is_damaged(reign, &service, &target, limit).await {
+                        tracing::warn!(%service, "passed over: it is damaged");
+                        return Probed::Elsewhere;
+                    }
                     (info.epoch == Epoch::ZERO, Vec::new())
                 }
                 Ok(_) => return Probed::Elsewhere,
@@ -237,6 +241,16 @@ async fn probe(reign: &Reign, locked: &Locked, service: ServiceRef, worker: Work
         }
     };
     Probed::Here(Box::new(Candidate { service, pid, store: worker.store, fresh, holds }))
+}
+
+/// Whether a log that no layout names says that it can't be used. It runs all the same, to show the
+/// configuration that it keeps.
+async fn is_damaged(reign: &Reign, service: &ServiceRef, target: &Target, limit: Duration) -> bool {
+    if service.kind() != ServiceKind::Log {
+        return false;
+    }
+    let status = reign.context.peers().call(target, &log::STATUS, &Nothing {}, None, limit).await;
+    status.is_err_and(|error| error.code() == Some(ErrorCode::Damaged))
 }
 
 /// Has foremen make everything that the placement lacks, all at once.
