@@ -27,12 +27,7 @@ impl Machines {
     /// # Errors
     /// The cluster's files can't be made.
     pub fn new(directory: &Path, count: u32) -> anyhow::Result<Machines> {
-        let mut port = free_port()?;
-        let mut coordinators = BTreeMap::new();
-        for machine in 1..=count {
-            coordinators.insert(machine, port);
-            port += 1;
-        }
+        let coordinators: BTreeMap<u32, u16> = (1..=count).zip(free_port()?..).collect();
         let entry =
             |(machine, port)| format!("coordinator-1@node-{machine}=http://127.0.0.1:{port}");
         let entries: Vec<String> = coordinators.iter().map(entry).collect();
