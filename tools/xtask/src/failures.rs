@@ -54,6 +54,15 @@ fn code(root: &Path, package: &str) -> anyhow::Result<String> {
     Ok(texts.collect::<Result<Vec<String>, _>>()?.concat())
 }
 
+/// What a control is: a test of its own, or an entry of the list.
+fn control_of<'a>(controls: &'a str, name: &str) -> Option<&'a str> {
+    if let Some((_, rest)) = controls.split_once(&format!("fn {name}() {{")) {
+        return rest.split("\n}").next();
+    }
+    let (_, rest) = controls.split_once(&format!("{name}:"))?;
+    rest.split(';').next()
+}
+
 fn check_row(root: &Path, row: &Row, controls: &str) -> anyhow::Result<Vec<String>> {
     let number = row.number;
     let mut wrong = Vec::new();
@@ -75,11 +84,13 @@ fn check_row(root: &Path, row: &Row, controls: &str) -> anyhow::Result<Vec<Strin
         wrong.push(format!("failure {number}: a fault point without a control, or the reverse"));
     }
     for control in &row.controls {
-        let entry = controls.split_once(&format!("{control}:")).map(|(_, rest)| rest.trim_start());
-        let is_of_row = |rest: &str| {
-            row.faults.iter().any(|fault| rest.trim_start_matches('"').starts_with(fault.as_str()))
+        let is_of_row = |entry: &str| {
+            let mut faults = row.faults.iter();
+            faults.any(|fault| {
+                entry.contains(&format!("\"{fault}\"")) || entry.contains(&format!("\"{fault}="))
+            })
         };
-        if !entry.is_some_and(is_of_row) {
+        if !control_of(controls, control).is_some_and(is_of_row) {
             wrong.push(format!("failure {number}: no control {control} of its fault points"));
         }
     }

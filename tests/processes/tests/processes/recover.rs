@@ -6,10 +6,11 @@ use std::process::{Command, Output};
 use anyhow::{Context as _, ensure};
 use plinth_api::coordinator::RecoveryPlan;
 use plinth_api::gateway::ClusterStatus;
+use plinth_api::storage::Status;
 use plinth_system_config::{BootstrapSource, Parameters, SystemConfig};
 use plinth_test_processes::cluster::{Cluster, Starting, free_port};
 use plinth_test_processes::{eventually, executable, stores};
-use plinth_types::ServiceRef;
+use plinth_types::{ServiceRef, Version};
 
 use crate::Outcome;
 use crate::bootstrap::wipe_coordinators;
@@ -86,6 +87,16 @@ fn stopped(directory: &Path) -> anyhow::Result<SystemConfig<ServiceRef>> {
     cluster.ready_above(epoch)?;
     cluster.put(cluster.gateway()?, "late", "value")?;
     let config = cluster.get_json("/v1/config")?;
+    // A storage knows after a restart which tags it has once it has made something of each durable.
+    for (storage, url) in cluster.storages()? {
+        eventually("every tag has something durable", || {
+            let answer = cluster.http().get(format!("{url}/v1/status")).send()?;
+            let status: Status = answer.error_for_status()?.json()?;
+            let durable = status.tags.iter().filter(|tag| tag.durable > Version::ZERO).count();
+            ensure!(durable == 2, "{storage}: {status:?}");
+            Ok(())
+        })?;
+    }
     cluster.stop()?;
     Ok(config)
 }

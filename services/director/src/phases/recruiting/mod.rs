@@ -249,7 +249,8 @@ async fn is_damaged(reign: &Reign, service: &ServiceRef, target: &Target, limit:
     if service.kind() != ServiceKind::Log {
         return false;
     }
-    let status = reign.context.peers().call(target, &log::STATUS, &Nothing {}, None, limit).await;
+    let (peers, epoch) = (reign.context.peers(), Some(reign.epoch));
+    let status = peers.call(target, &log::STATUS, &Nothing {}, epoch, limit).await;
     status.is_err_and(|error| error.code() == Some(ErrorCode::Damaged))
 }
 
