@@ -25,7 +25,8 @@ pub struct Appointment {
 /// Ends a director whose epoch is over although it lives: it exits, and its foreman starts another.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Dismissal {
-    /// The epoch that is over. A director of another one, or that stands by, does nothing.
+    /// The epoch that is over. A director of another one does nothing. One that stands by was meant to
+    /// have it, and is not appointed any more: it makes way, too.
     pub epoch: Epoch,
     /// The director's process; another one refuses.
     pub director: Incarnation,

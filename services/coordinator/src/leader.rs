@@ -41,6 +41,7 @@ pub(crate) async fn run(node: Arc<Node>, mut events: mpsc::Receiver<Event>) {
             group: &group,
             spent: &mut spent,
             cause: None,
+            over: None,
             suspects: Vec::new(),
             is_first: true,
             is_asked: false,
@@ -117,6 +118,8 @@ struct Leader<'a> {
     spent: &'a mut BTreeSet<Incarnation>,
     /// Why the next epoch begins, where something has ended the one before.
     cause: Option<String>,
+    /// The appointment that has ended last. Where it was voided, the state names it no more.
+    over: Option<Appointed>,
     suspects: Vec<ServiceRef>,
     /// Whether this leader has appointed nobody yet.
     is_first: bool,
@@ -192,6 +195,7 @@ impl Leader<'_> {
         self.node.meters.count_end(self.group.state().ready_epoch == appointed.epoch);
         self.spent.insert(appointed.pid.incarnation);
         self.cause = Some(cause);
+        self.over = Some(appointed.clone());
         self.suspects = suspects;
         self.node.view.send_replace(View::default());
     }
@@ -380,10 +384,7 @@ impl Leader<'_> {
     /// Where nobody stands by, the director of the epoch that is over may well live: frozen for a
     /// while, or told nothing of it, as no later epoch has begun. It makes way for another one.
     async fn dismiss(&self, state: &ClusterState) {
-        let Some(appointed) = &state.appointed else { return };
-        if !self.spent.contains(&appointed.pid.incarnation) {
-            return;
-        }
+        let Some(appointed) = &self.over else { return };
         let dismissal = Dismissal {
             epoch: appointed.epoch,
             director: appointed.pid.incarnation,

@@ -266,6 +266,7 @@ impl ClusterState {
         self.recorded = Some(forced);
         // Whoever has read the one before can't record on top of it any more.
         self.appointed = None;
+        self.voided = Some("an operator has decided how to go on".to_owned());
         Ok(Applied::Done)
     }
 

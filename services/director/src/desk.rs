@@ -79,11 +79,13 @@ impl Desk {
         self.dismissed.send_replace(Some(dismissal));
     }
 
-    /// Waits until the coordinators say that this epoch is over, and for their reason.
-    pub(crate) async fn dismissed(&self, serving: Epoch) -> String {
+    /// Waits until the coordinators say that this epoch is over, or whichever, and for their reason.
+    pub(crate) async fn dismissed(&self, serving: Option<Epoch>) -> String {
         let mut dismissed = self.dismissed.subscribe();
         let is_meant = |given: &Option<Dismissal>| {
-            given.as_ref().is_some_and(|dismissal| dismissal.epoch == serving)
+            given
+                .as_ref()
+                .is_some_and(|dismissal| serving.is_none_or(|serving| dismissal.epoch == serving))
         };
         let given = dismissed.wait_for(is_meant).await.map(|given| given.clone());
         match given {

@@ -96,6 +96,9 @@ async fn direct(context: Context, config: Config, desk: Desk) -> Exit {
         biased;
         () = context.stopping() => return Exit::clean(),
         accepted = desk.appointed() => accepted,
+        reason = desk.dismissed(None) => {
+            return Exit::failure(format!("dismissed while it stood by: {reason}"));
+        }
     };
     let (coordinators, parameters) = (config.coordinators, Arc::new(config.parameters));
     let mut reign = Reign::begin(context.clone(), accepted, coordinators, parameters, &desk);
@@ -108,7 +111,7 @@ async fn direct(context: Context, config: Config, desk: Desk) -> Exit {
             Fatal::new("the director was asked to stop")
         }
         later = desk.superseded(reign.epoch) => Fatal::superseded(format_args!("epoch {later} has begun")),
-        reason = desk.dismissed(reign.epoch) => Fatal::superseded(format_args!("dismissed: {reason}")),
+        reason = desk.dismissed(Some(reign.epoch)) => Fatal::superseded(format_args!("dismissed: {reason}")),
         Err(fatal) = phases::recover(&reign) => fatal,
     };
     tracing::warn!(epoch = reign.epoch.0, reason = fatal.reason, "the epoch ends");

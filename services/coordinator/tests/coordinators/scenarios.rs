@@ -241,6 +241,25 @@ async fn a_lone_director_is_dismissed_when_its_epoch_is_over() {
     .await;
 }
 
+/// A void appointment stands nowhere any more, and its director has to make way all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_director_whose_appointment_is_void_is_dismissed() {
+    within_limit(async {
+        let (world, first, _told, recorded) = ready_world().await;
+        let (second, told) = with_director(&world, 2).await;
+        world.remove(&first.service.clone());
+        first.kill().await;
+        world.until(1, "followed", |status| is_appointed(status, &second)).await;
+        let version = recorded.config.config_version.0;
+        let made = change(&world, 2, false, version, ("failure_timeout_ms", 900)).await.unwrap();
+        assert_eq!(made.state, PatchState::Recorded);
+        world.until(1, "told to go", |_| told.dismissal().is_some()).await;
+        let dismissal = told.dismissal().unwrap();
+        assert_eq!((dismissal.epoch, dismissal.director), (Epoch(2), second.pid().incarnation));
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_leader_is_followed_and_its_director_adopted() {
     within_limit(async {

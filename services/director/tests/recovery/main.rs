@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use plinth_api::ErrorCode;
 use plinth_api::Target;
-use plinth_api::director::{APPOINT, Appointment, LAYOUT, LayoutQuery, LiveLayout, STATUS};
+use plinth_api::director::{
+    APPOINT, Appointment, DISMISS, Dismissal, LAYOUT, LayoutQuery, LiveLayout, STATUS,
+};
 use plinth_director::{Config, serve};
 use plinth_runtime::Runtime;
 use plinth_service::{Context, Exit, Host, HostOptions, Secrets};
@@ -32,7 +34,8 @@ struct Director {
 }
 
 impl Director {
-    async fn appointed(neighbours: &Neighbours, suspects: &[&str]) -> Director {
+    /// Stands by; its epoch is 0.
+    async fn standing_by(neighbours: &Neighbours) -> Director {
         let me = service("director-1@node-1");
         let options = HostOptions {
             service: me.clone(),
@@ -51,7 +54,12 @@ impl Director {
         };
         #[expect(clippy::disallowed_methods, reason = "the director ends by itself")]
         let running = tokio::spawn(serve(host, config));
-        let epoch = neighbours.appoint(&me, context.pid());
+        Director { context, epoch: Epoch::ZERO, running }
+    }
+
+    async fn appointed(neighbours: &Neighbours, suspects: &[&str]) -> Director {
+        let Director { context, running, .. } = Director::standing_by(neighbours).await;
+        let epoch = neighbours.appoint(context.service(), context.pid());
         let appointment = Appointment {
             epoch,
             director: context.pid().incarnation,
@@ -62,6 +70,14 @@ impl Director {
         let target = Target::from(context.pid());
         context.peers().call(&target, &APPOINT, &appointment, None, LIMIT).await.unwrap();
         Director { context, epoch, running }
+    }
+
+    async fn dismiss(&self, epoch: Epoch) {
+        let director = self.context.pid().incarnation;
+        let dismissal = Dismissal { epoch, director, reason: "a drill".to_owned() };
+        let target = Target::from(self.context.pid());
+        // It may be gone before it has answered.
+        drop(self.context.peers().call(&target, &DISMISS, &dismissal, None, LIMIT).await);
     }
 
     /// Waits until the live layout is as it should be.
@@ -453,4 +469,22 @@ async fn a_foreman_that_does_not_answer_holds_no_recovery_up() {
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     let logs = &live.recorded.config.layout.logs;
     assert!(logs.iter().all(|log| log.service.node.as_str() != "node-3"), "{logs:?}");
+}
+
+/// Nobody else may stand by: whoever is not appointed any more makes way, and only for its own epoch.
+#[tokio::test]
+async fn a_director_that_is_dismissed_exits_with_the_reason() {
+    let neighbours = one_epoch().await;
+    let director = Director::appointed(&neighbours, &[]).await;
+    director.until_ready().await;
+    director.dismiss(Epoch(director.epoch.0 - 1)).await;
+    assert!(director.until_ready().await.accepting_commits, "it is another epoch that is over");
+    director.dismiss(director.epoch).await;
+    let exit = director.exit().await;
+    assert!(exit.status != 0 && exit.reason.contains("a drill"), "{}", exit.reason);
+
+    let idle = Director::standing_by(&neighbours).await;
+    idle.dismiss(Epoch(9)).await;
+    let exit = idle.exit().await;
+    assert!(exit.status != 0 && exit.reason.contains("a drill"), "{}", exit.reason);
 }
