@@ -28,7 +28,8 @@
 //! A team is never left without a whole copy that runs: a member is taken out only for another one that
 //! is whole, or while another member is here and not behind; one that is too many, only while as many
 //! others are as there should be copies. And a change is begun only while a
-//! majority of the config team confirms it, before and after: it would end the epoch otherwise.
+//! majority of the config team confirms it, before and after, without whoever leaves: it would end the
+//! epoch otherwise, and each one after it.
 //!
 //! An order to remove a directory goes to a storage that no layout names and that *has data*: it was a
 //! member or a newcomer once, and is never recruited again. Who is recruited is blank. So no directory
@@ -170,9 +171,7 @@ pub(crate) fn next(view: &View<'_>) -> Option<Step> {
     if !joining.is_empty() {
         return None;
     }
-    if let Some(change) = surplus(view)
-        && view.is_provable(&change)
-    {
+    if let Some(change) = surplus(view) {
         return Some(Step::Change(change));
     }
     if view.recorded.config.format_level < LEVEL.min(FORMAT_LEVEL) {
@@ -243,7 +242,9 @@ fn surplus(view: &View<'_>) -> Option<Change> {
         };
         let StorageMember { store, service } =
             team.members.iter().filter(can_leave).max_by_key(rank)?.clone();
+        // Where one team can't spare anybody, another one may.
         Some(Change::Leave { store, service, tag: team.tag })
+            .filter(|change| view.is_provable(change))
     })
 }
 

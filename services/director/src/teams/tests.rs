@@ -419,11 +419,29 @@ fn a_copy_too_many_leaves_its_team_alone() {
     assert_eq!(scene.team(1), (vec![11, 12], vec![]));
     assert_eq!(scene.team(0), (vec![11, 12, 13], vec![]));
     assert_eq!(scene.next(), None);
-    fewer_copies(&mut scene, 2, 1);
+    fewer_copies(&mut scene, 1, 1);
     scene.step();
+    assert_eq!(scene.team(0).0, [11, 12]);
+    // Of these two none can go: the other one is no majority of them. Other teams can spare theirs.
     scene.step();
-    assert_eq!(scene.team(0).0, [11]);
+    assert_eq!((scene.team(0).0, scene.team(1).0), (vec![11, 12], vec![11]));
     assert_eq!(scene.next(), None);
+}
+
+/// Who leaves follows the logs no more when the change is proved, so it can't be counted on.
+#[test]
+fn a_change_is_confirmed_by_those_who_stay() {
+    let mut scene = Scene::new();
+    scene.lose();
+    scene.made(blank(21));
+    scene.step();
+    scene.made(whole(21));
+    // Two of three stay, of which one is away.
+    scene.statuses.remove(&StoreId(12));
+    scene.statuses.insert(StoreId(13), whole(13));
+    assert_eq!(scene.next(), None);
+    scene.statuses.insert(StoreId(12), whole(12));
+    assert_eq!(scene.step(), "storage-1@node-4 has a whole copy");
 }
 
 #[test]

@@ -251,14 +251,18 @@ impl View<'_> {
         })
     }
 
-    /// Whether a majority of the config team is here that confirms a change, before it and after.
+    /// Whether a majority of the config team is here that confirms a change, of the team before it and
+    /// of the one after. Who leaves confirms nothing: it follows the logs no more once the change is
+    /// public, which is before it is proved. So a team of two stays one of two.
     pub(super) fn is_provable(&self, change: &Change) -> bool {
         let next = change.apply(self.recorded, &BTreeMap::new());
+        let staying = next.config.layout.config_team();
         [self.recorded, &next].into_iter().all(|recorded| {
             let team = recorded.config.layout.config_team();
             let here = team.iter().filter(|member| {
+                let stays = staying.iter().any(|one| one.store == member.store);
                 let status = self.status(member.store, Tag::SYSTEM);
-                status.is_some_and(|status| status.copying.is_none())
+                stays && status.is_some_and(|status| status.copying.is_none())
             });
             is_majority(here.count(), team.len())
         })
