@@ -89,14 +89,22 @@ impl<'a> Chaos<'a> {
     fn wipe(&mut self) -> anyhow::Result<()> {
         self.wait_until_healthy()?;
         let kind = *["log", "coordinator"].choose(&mut self.random).context("a kind")?;
-        let victim = self.victim(|row| is_of_kind(row, kind))?;
+        let who = reference(&self.victim(|row| is_of_kind(row, kind))?);
         let cluster = self.cluster()?;
-        let node = victim.node.clone();
-        let foreman = cluster.process(|row| is_of_kind(row, "foreman") && row.node == node)?;
-        let directory = data_directory(victim.os_pid)?;
+        // What the act before has killed may still be listed.
+        let (victim, directory) = eventually("the victim", || {
+            let victim = cluster.process(|row| reference(row) == who)?;
+            let directory = data_directory(victim.os_pid)?;
+            Ok((victim, directory))
+        })?;
         ensure!(directory.starts_with(cluster.directory()), "{}", directory.display());
         // Nobody starts it again before its directory is gone.
-        signal(foreman.os_pid, Signal::STOP)?;
+        let foreman = eventually("its foreman", || {
+            let is_it = |row: &ProcessRow| is_of_kind(row, "foreman") && row.node == victim.node;
+            let foreman = cluster.process(is_it)?;
+            signal(foreman.os_pid, Signal::STOP)?;
+            Ok(foreman)
+        })?;
         let wiped = signal(victim.os_pid, Signal::KILL).and_then(|()| {
             eventually("its end", || {
                 let alive = processes_of(&directory)?.contains(&victim.os_pid);
