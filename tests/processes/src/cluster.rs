@@ -439,6 +439,10 @@ impl Drop for Cluster {
         if let Ok(None) = self.up.try_wait() {
             let _ = signal(self.up.id(), Signal::TERM);
             let _ = self.up.wait();
+            // Workers outlive a foreman that the test has killed, and keep ports that others look for.
+            for pid in processes_of(&self.directory).unwrap_or_default() {
+                let _ = signal(pid, Signal::KILL);
+            }
         }
     }
 }
