@@ -48,29 +48,45 @@ type Tree = Mutex<Option<ScopeGuard>>;
 
 /// The services that run as tasks. A clone is the same list.
 #[derive(Clone, Default)]
-pub struct Running(Arc<Mutex<BTreeMap<ServiceRef, Weak<Tree>>>>);
+pub struct Running(Arc<Mutex<BTreeMap<ServiceRef, Handles>>>);
+
+/// By what a task is ended from outside.
+struct Handles {
+    tree: Weak<Tree>,
+    stop: watch::Sender<bool>,
+}
 
 impl Running {
     /// Those that run now, in their order.
     #[must_use]
     pub fn services(&self) -> Vec<ServiceRef> {
         let trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let runs = |tree: &Weak<Tree>| {
-            let tree = tree.upgrade()?;
-            tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|_| ())
-        };
-        trees.iter().filter(|(_, tree)| runs(tree).is_some()).map(|(who, _)| who.clone()).collect()
+        trees.iter().filter(|(_, task)| task.runs()).map(|(who, _)| who.clone()).collect()
+    }
+
+    /// Asks a service to stop, as `SIGTERM` does a process. Answers whether it ran.
+    pub fn stop(&self, service: &ServiceRef) -> bool {
+        let trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let task = trees.get(service).filter(|task| task.runs());
+        task.map(|task| task.stop.send_replace(true)).is_some()
     }
 
     /// Kills a service, as `kill -9` does a process. Answers whether it ran.
     pub fn kill(&self, service: &ServiceRef) -> bool {
         let tree = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(service);
-        tree.and_then(|tree| tree.upgrade()).is_some_and(|tree| cut(&tree))
+        tree.and_then(|task| task.tree.upgrade()).is_some_and(|tree| cut(&tree))
     }
 
-    fn note(&self, service: ServiceRef, tree: &Arc<Tree>) {
+    fn note(&self, service: ServiceRef, tree: &Arc<Tree>, stop: &watch::Sender<bool>) {
         let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        trees.insert(service, Arc::downgrade(tree));
+        trees.insert(service, Handles { tree: Arc::downgrade(tree), stop: stop.clone() });
+    }
+}
+
+impl Handles {
+    fn runs(&self) -> bool {
+        let Some(tree) = self.tree.upgrade() else { return false };
+        tree.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 
@@ -121,7 +137,7 @@ impl InProcess {
         let (scope, guard) = Scope::new();
         let handle = scope.spawn("service", run(launch));
         let tree = Arc::new(Mutex::new(Some(guard)));
-        self.running.note(service, &tree);
+        self.running.note(service, &tree, &stop);
         Task { scope, tree, handle, stop }
     }
 }

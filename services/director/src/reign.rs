@@ -31,6 +31,9 @@ use crate::meters::{Meters, Step};
 use crate::progress::Progress;
 use crate::registry::Registry;
 
+/// How long a director lingers before a phase, where a simulation wants it to.
+const LINGER: Duration = Duration::from_millis(300);
+
 /// An appointment as it was accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Accepted {
@@ -155,6 +158,12 @@ impl Reign {
         self.progress.enter(phase, self.elapsed());
         self.context.set_state(phase.as_str());
         tracing::info!(epoch = self.epoch.0, %phase, "recovery phase");
+        let work = async {
+            if self.context.runtime().fault("director.lingers") {
+                sleep(LINGER).await;
+            }
+            work.await
+        };
         let work = async {
             tokio::select! {
                 biased;

@@ -14,8 +14,9 @@ use plinth::tuning::Tuning;
 use plinth_api::Target;
 use plinth_service::{Secret, Secrets, StateReads};
 use plinth_simulation::Simulation;
+use plinth_storage::records::{CONFIG, META, SYSTEM};
 use plinth_store::{Disk as _, DiskDelays, SimulatedDisk};
-use plinth_system_config::Parameters;
+use plinth_system_config::{Parameters, keys};
 use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceName, ServiceRef};
 
 /// Where the coordinators listen, each on its node.
@@ -241,12 +242,35 @@ impl Cluster {
 
     /// Every node that has no power loses its coordinator's directory.
     pub fn lose_coordinators(&self) {
-        for node in self.nodes.iter().filter(|node| !node.on) {
+        for node in &self.nodes {
+            self.lose_coordinator(&node.id);
+        }
+    }
+
+    /// A node that has no power loses its coordinator's directory.
+    pub fn lose_coordinator(&self, node: &NodeId) {
+        for node in self.nodes.iter().filter(|other| other.id == *node && !other.on) {
             let coordinator = service(ServiceKind::Coordinator, &node.id);
             let directory =
                 Path::new(DATA).join(node.id.as_str()).join(coordinator.name.to_string());
             // Where there is none, nothing is lost.
             let _ = node.disk.remove(&directory);
+        }
+    }
+
+    /// No storage of any node can read the configuration any more: neither the one that it keeps for
+    /// a bootstrap, nor the one among the keys of the system shard.
+    pub fn damage_kept_configs(&self) {
+        for node in &self.nodes {
+            let directory = Path::new(DATA).join(node.id.as_str());
+            for name in node.disk.list(&directory).unwrap_or_default() {
+                if name.starts_with("storage-") {
+                    let store = directory.join(name).join("store");
+                    // Where there is none, nothing is damaged.
+                    node.disk.corrupt_row(&store, META, CONFIG);
+                    node.disk.corrupt_row(&store, SYSTEM, keys::CONFIG);
+                }
+            }
         }
     }
 
@@ -256,6 +280,12 @@ impl Cluster {
             node.disk.set_delays(delays);
             node.disk.set_full(full);
         }
+    }
+
+    /// Asks a service to stop. Answers whether it ran.
+    pub fn stop(&self, service: &ServiceRef) -> bool {
+        let mut nodes = self.nodes.iter().filter(|node| node.on);
+        nodes.any(|node| node.id == service.node && node.running.stop(service))
     }
 
     /// Kills a service as `kill -9` does. Answers whether it ran.

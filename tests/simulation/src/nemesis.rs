@@ -8,21 +8,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plinth_runtime::Random;
+use plinth_service::STOP_GRACE;
 use plinth_simulation::{DROP_REPLY, MUTE, Simulation, When};
 use plinth_store::{Disk as _, DiskDelays, SimulatedDisk};
 use plinth_types::{NodeId, ServiceKind, ServiceRef};
 use turmoil::Sim;
 
-use crate::cluster::{Cluster, DATA};
+use crate::cluster::{Cluster, DATA, Node};
 use crate::history::History;
 use crate::scene::Weather;
 
 /// Kinds of fault.
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 19] = [
     Kind::Kill,
     Kind::KillSeveral,
+    Kind::Stop,
     Kind::PowerLoss,
     Kind::Blackout,
+    Kind::LostCoordinator,
+    Kind::LostConfig,
     Kind::Cut,
     Kind::Isolate,
     Kind::OneWay,
@@ -47,6 +51,8 @@ const UNNOTICED: &str = "disk.unnoticed_block";
 /// The most that a wall clock is wrong. Callers' ids are kept for a day by the gateways' wall clocks,
 /// so two of them may be a day apart; nothing else may rest on them.
 const WRONG_CLOCK: Duration = Duration::from_secs(11 * 60 * 60);
+/// Milliseconds within which a fault follows another one at once, where it does.
+const AT_ONCE: u64 = 60;
 /// The slowest that a slow network or disk gets.
 const SLOW: Duration = Duration::from_millis(300);
 
@@ -56,10 +62,19 @@ enum Kind {
     Kill,
     /// Several services are killed at once.
     KillSeveral,
+    /// A service is asked to stop, and ends in its own time.
+    Stop,
     /// A node loses its power, for a while.
     PowerLoss,
     /// All nodes do, at once; the coordinators' disks may be lost with it.
     Blackout,
+    /// A node loses its power, and its coordinator its directory. Once in a history, so that the
+    /// others are a majority.
+    LostCoordinator,
+    /// All nodes lose their power, every coordinator its directory, and no storage can read the
+    /// configuration that it keeps. Only as the first fault of all: while an epoch is ready its logs
+    /// show that theirs is the newest, and the cluster needs no operator.
+    LostConfig,
     /// Two nodes can't talk.
     Cut,
     /// A node can talk to no other.
@@ -91,8 +106,11 @@ impl Kind {
         match self {
             Kind::Kill => "kill",
             Kind::KillSeveral => "kill several",
+            Kind::Stop => "stop",
             Kind::PowerLoss => "power loss",
             Kind::Blackout => "blackout",
+            Kind::LostCoordinator => "lost coordinator",
+            Kind::LostConfig => "lost configuration",
             Kind::Cut => "cut",
             Kind::Isolate => "isolate",
             Kind::OneWay => "one way",
@@ -131,8 +149,13 @@ pub struct Nemesis {
     /// The mean time between two faults.
     pace: Duration,
     latency: Duration,
-    /// The node whose disk is damaged. It is one only, so that everything has a whole copy.
+    /// The node whose disk is damaged, or has lost something. It is one only, so that everything has a
+    /// whole copy.
     damaged: Option<NodeId>,
+    /// Whether a coordinator has lost its directory while others kept theirs.
+    lost_coordinator: bool,
+    /// Whether the storages have lost the configuration.
+    lost_config: bool,
     next: Duration,
     undo: Vec<(Duration, Undo)>,
     /// How often each kind took place.
@@ -174,6 +197,8 @@ impl Nemesis {
             pace,
             latency,
             damaged: None,
+            lost_coordinator: false,
+            lost_config: false,
             next: now,
             undo: Vec::new(),
             counts: BTreeMap::new(),
@@ -189,10 +214,16 @@ impl Nemesis {
         self.kinds.retain(|kind| kinds.contains(kind));
     }
 
-    /// A node was lost for good.
-    pub fn lost(&mut self, at: Duration, node: &NodeId) {
+    /// A node was lost, for good or until `back`.
+    pub fn lost(&mut self, at: Duration, node: &NodeId, back: Option<Duration>) {
         *self.counts.entry("loss of a node".to_owned()).or_default() += 1;
-        self.note(at, &format!("{node} is lost for good, with its disk"));
+        match back {
+            None => self.note(at, &format!("{node} is lost for good, with its disk")),
+            Some(back) => {
+                self.undo.push((back, Undo::Power(node.clone())));
+                self.note(at, &format!("{node} is away until {:.3}", back.as_secs_f64()));
+            }
+        }
     }
 
     /// Does what is due.
@@ -233,7 +264,9 @@ impl Nemesis {
 
     fn schedule(&mut self, now: Duration) {
         let twice = u64::try_from(self.pace.as_millis()).unwrap_or(u64::MAX) * 2;
-        self.next = now + Duration::from_millis(self.random.next_u64() % twice);
+        // Some come while the one before is being recovered from.
+        let within = if self.random.next_u64().is_multiple_of(4) { AT_ONCE } else { twice };
+        self.next = now + Duration::from_millis(self.random.next_u64() % within);
     }
 
     fn note(&mut self, at: Duration, what: &str) {
@@ -277,27 +310,16 @@ impl Nemesis {
                 }
                 (!killed.is_empty()).then(|| format!("killed {}", killed.join(", ")))
             }
-            Kind::PowerLoss => {
-                let silently = self.random.next_u64().is_multiple_of(2);
-                cluster.power_loss(sim, &node, silently);
-                self.weather.disturb(&node, until);
-                self.undo.push((until, Undo::Power(node.clone())));
-                let how = if silently { "silently" } else { "with its connections closed" };
-                Some(format!("{node} lost power {how}, {for_a_while}"))
+            Kind::Stop => {
+                let service = self.one_of(&services)?.clone();
+                if matters_to_gateway(&service) {
+                    self.weather.disturb(&service.node, now + STOP_GRACE);
+                }
+                cluster.stop(&service).then(|| format!("asked {service} to stop"))
             }
-            Kind::Blackout => {
-                for node in &nodes {
-                    cluster.power_loss(sim, node, true);
-                    self.weather.disturb(node, until);
-                    self.undo.push((until, Undo::Power(node.clone())));
-                }
-                let wiped = self.random.next_u64().is_multiple_of(4);
-                if wiped {
-                    cluster.lose_coordinators();
-                    self.history.record().is_wiped = true;
-                }
-                let what = if wiped { " and every coordinator its directory" } else { "" };
-                Some(format!("all nodes lost power{what}, {for_a_while}"))
+            Kind::PowerLoss | Kind::Blackout | Kind::LostCoordinator | Kind::LostConfig => {
+                let what = self.begin_on_power(kind, sim, cluster, node, until)?;
+                Some(format!("{what}, {for_a_while}"))
             }
             Kind::Cut | Kind::Isolate | Kind::OneWay | Kind::Hold | Kind::Delay => {
                 self.begin_on_network(kind, sim, &node, &nodes, until)
@@ -319,6 +341,77 @@ impl Nemesis {
             Kind::SlowDisk | Kind::FullDisk | Kind::FailedSync | Kind::CorruptBlock => {
                 self.begin_on_disk(kind, cluster, node, until, &for_a_while)
             }
+        }
+    }
+
+    /// Takes the power of a node, or of all, and some of what they had with it.
+    fn begin_on_power(
+        &mut self,
+        kind: Kind,
+        sim: &mut Sim<'_>,
+        cluster: &mut Cluster,
+        node: NodeId,
+        until: Duration,
+    ) -> Option<String> {
+        match kind {
+            Kind::PowerLoss => {
+                let silently = self.random.next_u64().is_multiple_of(2);
+                self.take_power(sim, cluster, &node, silently, until);
+                let how = if silently { "silently" } else { "with its connections closed" };
+                Some(format!("{node} lost power {how}"))
+            }
+            Kind::Blackout => {
+                self.take_all_power(sim, cluster, until);
+                let wiped = self.random.next_u64().is_multiple_of(4) && !self.lost_config;
+                if wiped {
+                    cluster.lose_coordinators();
+                    self.history.record().is_wiped = true;
+                }
+                let what = if wiped { " and every coordinator its directory" } else { "" };
+                Some(format!("all nodes lost power{what}"))
+            }
+            Kind::LostCoordinator if !self.lost_coordinator && !self.lost_config => {
+                // With another's log damaged, only one of three would be left.
+                let node = self.damaged.get_or_insert(node).clone();
+                if !cluster.node(&node).is_ok_and(Node::is_on) {
+                    return None;
+                }
+                self.lost_coordinator = true;
+                self.take_power(sim, cluster, &node, true, until);
+                cluster.lose_coordinator(&node);
+                Some(format!("{node} lost power and its coordinator's directory"))
+            }
+            Kind::LostConfig if self.account.is_empty() => {
+                self.lost_config = true;
+                // From here on each log is needed as it is, until the next epoch is recorded.
+                self.kinds.retain(|kind| *kind != Kind::CorruptBlock);
+                self.take_all_power(sim, cluster, until);
+                cluster.lose_coordinators();
+                cluster.damage_kept_configs();
+                self.history.record().is_wiped = true;
+                let what = "all nodes lost power, every coordinator its directory";
+                Some(format!("{what} and every storage its configuration"))
+            }
+            _ => None,
+        }
+    }
+
+    fn take_power(
+        &mut self,
+        sim: &mut Sim<'_>,
+        cluster: &mut Cluster,
+        node: &NodeId,
+        silently: bool,
+        until: Duration,
+    ) {
+        cluster.power_loss(sim, node, silently);
+        self.weather.disturb(node, until);
+        self.undo.push((until, Undo::Power(node.clone())));
+    }
+
+    fn take_all_power(&mut self, sim: &mut Sim<'_>, cluster: &mut Cluster, until: Duration) {
+        for node in names(cluster) {
+            self.take_power(sim, cluster, &node, true, until);
         }
     }
 

@@ -39,6 +39,8 @@ const PACES: [u32; 3] = [1, 2, 4];
 const OVERTIME: Duration = Duration::from_secs(30);
 /// How long after things begin to break a node is lost, where one is.
 const LOSS: Duration = Duration::from_secs(2);
+/// How long a node is away that comes back.
+const AWAY: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(14);
 /// The simulated time after which a history has failed to end.
 const END: Duration = Duration::from_secs(400);
 
@@ -66,6 +68,17 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// What a seed is about, where nobody says. One in eight loses a node, and another one has its
+    /// parameters changed all the while.
+    #[must_use]
+    pub fn of(seed: u64) -> Setup {
+        match seed % 8 {
+            0 => Setup::losing_a_node(),
+            4 => Setup { changes_parameters: Some(true), ..Setup::default() },
+            _ => Setup::default(),
+        }
+    }
+
     /// A cluster of four nodes that loses one for good. What else befalls it leaves it a chance:
     /// nothing takes the disks of others, or all power.
     #[must_use]
@@ -94,7 +107,7 @@ impl Default for Setup {
     fn default() -> Self {
         Setup {
             shape: Shape::default(),
-            chaos: Duration::from_secs(8)..=Duration::from_secs(16),
+            chaos: Duration::from_secs(6)..=Duration::from_secs(12),
             controls: Vec::new(),
             faults: Vec::new(),
             knobs: true,
@@ -127,6 +140,10 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
     if setup.changes_parameters == Some(true) {
         // So that the leader often makes a change itself, past a director that recovers.
         world.faults().switch_on("coordinator.impatient", When::OneIn(2));
+    }
+    // Where a recovery takes long, more of what happens happens meanwhile.
+    if world.random("lingering").next_u64().is_multiple_of(3) {
+        world.faults().switch_on("director.lingers", When::OneIn(4));
     }
     for (point, when) in &setup.controls {
         world.faults().switch_on(point, *when);
@@ -229,8 +246,15 @@ fn drive(
             }
             (Stage::Working, Some(nemesis)) if now >= lose_at && doomed.is_some() => {
                 if let Some(doomed) = doomed.take() {
-                    cluster.lose(sim, &doomed);
-                    nemesis.lost(now, &doomed);
+                    // Some come back, after others have begun to take their place.
+                    let returns = world.random("loss").next_u64().is_multiple_of(2);
+                    let back = returns.then(|| now + between(world, &AWAY));
+                    if returns {
+                        cluster.power_loss(sim, &doomed, true);
+                    } else {
+                        cluster.lose(sim, &doomed);
+                    }
+                    nemesis.lost(now, &doomed, back);
                 }
             }
             (Stage::Working, Some(nemesis))

@@ -130,7 +130,7 @@ controls! {
     a_client_whose_selectors_miss_by_one: "client.selector_off_by_one" within 16 by ["selectors"];
     a_coordinator_that_takes_silence_for_none:
         "coordinator.unknown_is_none" among "blackout" within 24
-        by ["epochs_have_one_director", "config_never_goes_back", "acknowledged"];
+        by ["epochs_have_one_director", "config_never_goes_back", "acknowledged", "found by a service"];
 }
 
 /// A newcomer that says that its copy is whole while pages of it are as of different versions.

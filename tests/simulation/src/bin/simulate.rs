@@ -48,7 +48,8 @@ enum Command {
         /// Print this many of the last events, to compare two runs.
         #[arg(long, default_value_t = 0)]
         events: usize,
-        /// Four nodes, of which one is lost for good.
+        /// Four nodes, of which one is lost, for good or for a while. One seed in eight is so anyway
+        /// where no kind of fault is named.
         #[arg(long)]
         lose_node: bool,
         /// Change parameters, whatever the seed chooses.
@@ -88,7 +89,8 @@ enum Command {
         /// campaign of the same build and the same faults are not run again.
         #[arg(long)]
         record: Option<PathBuf>,
-        /// Four nodes, of which one is lost for good.
+        /// Four nodes, of which one is lost, for good or for a while. One seed in eight is so anyway
+        /// where no kind of fault is named.
         #[arg(long)]
         lose_node: bool,
         /// Change parameters, whatever the seed chooses.
@@ -109,7 +111,13 @@ fn main() -> ExitCode {
             change_parameters,
         } => {
             let overtaking = overtaking_ms.map(Duration::from_millis);
-            let mut setup = if lose_node { Setup::losing_a_node() } else { Setup::default() };
+            // What is named at all is all that is to be.
+            let is_free = control.is_empty() && fault.is_empty() && !change_parameters;
+            let mut setup = match lose_node {
+                true => Setup::losing_a_node(),
+                false if is_free => Setup::of(seed),
+                false => Setup::default(),
+            };
             setup.changes_parameters =
                 change_parameters.then_some(true).or(setup.changes_parameters);
             let setup = Setup { faults: fault, overtaking, kept_events: events, ..setup };
