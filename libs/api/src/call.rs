@@ -165,6 +165,15 @@ impl CallError {
         }
     }
 
+    /// The latest epoch, where the other side answered that the request's is over, and says it.
+    #[must_use]
+    pub fn latest_epoch(&self) -> Option<Epoch> {
+        match self {
+            CallError::Problem(problem) => problem.latest_epoch(),
+            CallError::Transport(_) | CallError::Answer { .. } | CallError::Request(_) => None,
+        }
+    }
+
     /// Whether the request surely had no effect.
     #[must_use]
     pub fn had_no_effect(&self) -> bool {

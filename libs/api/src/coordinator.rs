@@ -260,6 +260,9 @@ pub struct Farewell {
     /// Peers that did not answer.
     #[serde(default)]
     pub suspects: Vec<ServiceRef>,
+    /// A later epoch that somebody has served or was locked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later: Option<Epoch>,
 }
 
 /// A process of the cluster.

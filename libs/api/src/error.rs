@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
+use plinth_types::Epoch;
 use serde::{Deserialize, Serialize};
+
+/// The fact that names the latest epoch, where a request's is over.
+const LATEST_EPOCH: &str = "latest_epoch";
 
 /// Whether the request took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -182,6 +186,18 @@ impl Problem {
             trace_id: None,
             facts: BTreeMap::new(),
         }
+    }
+
+    /// The same of a request of an epoch that is over, with the latest epoch that is known.
+    #[must_use]
+    pub fn with_latest_epoch(self, epoch: Epoch) -> Problem {
+        self.with(LATEST_EPOCH, epoch.0)
+    }
+
+    /// The latest epoch that is known to whoever refuses, where it says so.
+    #[must_use]
+    pub fn latest_epoch(&self) -> Option<Epoch> {
+        self.facts.get(LATEST_EPOCH)?.parse().ok().map(Epoch)
     }
 
     /// The same with one more fact.

@@ -59,7 +59,11 @@ impl From<TenureError> for Problem {
             TenureError::NotBegun { .. } => ErrorCode::NotReady,
             TenureError::OtherDirector { .. } => ErrorCode::Superseded,
         };
-        Problem::new(code, error.to_string())
+        let problem = Problem::new(code, error.to_string());
+        match error {
+            TenureError::Over { serving, .. } => problem.with_latest_epoch(serving),
+            TenureError::NotBegun { .. } | TenureError::OtherDirector { .. } => problem,
+        }
     }
 }
 

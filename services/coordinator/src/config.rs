@@ -22,7 +22,8 @@ pub(crate) const READ_LIMIT: Duration = Duration::from_millis(1_000);
 pub(crate) const FORWARD_LIMIT: Duration = Duration::from_millis(2_500);
 /// How long anybody who is asked at the bootstrap may take to answer.
 pub(crate) const ASK_LIMIT: Duration = Duration::from_millis(1_000);
-/// How long a foreman may take to have its workers announced, before those that are there count.
+/// How long a foreman may take to have its workers announced, before those that are there count; and
+/// how long those are waited for that a bootstrap can do without.
 pub(crate) const FOREMAN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a recovery may take before the leader changes parameters itself, rather than the director.
 pub(crate) const RECOVERY_PATIENCE: Duration = Duration::from_secs(3);

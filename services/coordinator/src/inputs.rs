@@ -80,6 +80,7 @@ pub(crate) async fn gather(node: &Arc<Node>, since: Instant) -> Result<Inputs, F
         foremen,
         workers,
         me,
+        is_patient: since.elapsed() <= FOREMAN_PATIENCE,
     };
     Ok(if unknown_is_none { ignorant(inputs) } else { inputs })
 }

@@ -46,6 +46,7 @@ pub(crate) async fn run(node: Arc<Node>, mut events: mpsc::Receiver<Event>) {
             is_first: true,
             is_asked: false,
             asked: BTreeSet::new(),
+            above: None,
         };
         tokio::select! {
             biased;
@@ -127,6 +128,8 @@ struct Leader<'a> {
     is_asked: bool,
     /// Epochs in place of which another one was asked for.
     asked: BTreeSet<Epoch>,
+    /// The latest epoch that a director has heard of, where the coordinators' group does not know it.
+    above: Option<Epoch>,
 }
 
 impl Leader<'_> {
@@ -287,9 +290,10 @@ impl Leader<'_> {
             tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Some(Event::Farewell(Farewell { epoch: of, director: who, reason, suspects }))
+                    Some(Event::Farewell(Farewell { epoch: of, director: who, reason, suspects, later }))
                         if of == epoch && who == director =>
                     {
+                        self.above = self.above.max(later);
                         break (format!("{}: {reason}", appointed.service), suspects);
                     }
                     Some(Event::Begin { over, reason }) if over == epoch => {
@@ -370,6 +374,7 @@ impl Leader<'_> {
             service: candidate.service.clone(),
             pid: candidate.pid.clone(),
             cause,
+            above: self.above.filter(|above| *above > state.epoch),
         };
         if let Applied::Appointed(appointed) = node.write(self.group, command).await? {
             assert!(appointed.epoch > state.epoch, "an appointment is always a fresh epoch");

@@ -10,7 +10,8 @@
 //!   a director that has read the configuration of before can neither record nor become ready.
 
 use plinth_api::coordinator::{Appointed, Founding, ReadyRequest, RecordRequest, Recovery};
-use plinth_system_config::{Parameters, Recorded, Stamp, bootstrap::Floor};
+use plinth_system_config::bootstrap::{EPOCH_GAP, Floor};
+use plinth_system_config::{Parameters, Recorded, Stamp};
 use plinth_types::{
     ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, Pid, ServiceRef, Version,
 };
@@ -78,6 +79,9 @@ pub(crate) enum Command {
         pid: Pid,
         /// Why.
         cause: String,
+        /// An epoch that somebody has served or was locked at; the fresh one is far above it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        above: Option<Epoch>,
     },
     /// Records a configuration.
     Record(RecordRequest),
@@ -164,7 +168,9 @@ impl ClusterState {
             Command::Adopt { recorded, epoch_floor, version_floor } => {
                 self.adopt(recorded, Floor { epoch: epoch_floor, version: version_floor })
             }
-            Command::Appoint { service, pid, cause } => Ok(self.appoint(service, pid, cause)),
+            Command::Appoint { service, pid, cause, above } => {
+                Ok(self.appoint(service, pid, cause, above))
+            }
             Command::Record(request) => self.record(request),
             Command::Configure { expected, parameters, what } => {
                 self.configure(expected, parameters, what)
@@ -270,7 +276,18 @@ impl ClusterState {
         Ok(Applied::Done)
     }
 
-    fn appoint(&mut self, service: ServiceRef, pid: Pid, cause: String) -> Applied {
+    fn appoint(
+        &mut self,
+        service: ServiceRef,
+        pid: Pid,
+        cause: String,
+        above: Option<Epoch>,
+    ) -> Applied {
+        if let Some(above) = above.filter(|above| *above > self.epoch) {
+            // Others of a group that is lost may have been told of later ones yet.
+            self.epoch = Epoch(above.0.saturating_add(EPOCH_GAP));
+            self.epoch_floor = self.epoch;
+        }
         self.epoch = self.epoch.next();
         let appointed = Appointed { epoch: self.epoch, service, pid, cause };
         self.appointed = Some(appointed.clone());

@@ -4,7 +4,7 @@ use std::fmt;
 
 use plinth_api::commit_proxy::Peer;
 use plinth_api::{CallError, ErrorCode, TransportError};
-use plinth_types::ServiceRef;
+use plinth_types::{Epoch, ServiceRef};
 
 /// Why a director ends. Everything that can go wrong in an epoch comes to this, since nothing is
 /// repaired in place. The reason names services by what survives them: the next epoch persists it
@@ -17,16 +17,24 @@ pub(crate) struct Fatal {
     pub(crate) suspects: Vec<ServiceRef>,
     /// Nothing is wrong, but a later epoch or another director has taken over.
     pub(crate) superseded: bool,
+    /// A later epoch that somebody has served or was locked at. The coordinators may not know it:
+    /// those of before have lost their disks, and nobody has told them.
+    pub(crate) later: Option<Epoch>,
 }
 
 impl Fatal {
     pub(crate) fn new(reason: impl Into<String>) -> Fatal {
-        Fatal { reason: reason.into(), suspects: Vec::new(), superseded: false }
+        Fatal { reason: reason.into(), suspects: Vec::new(), superseded: false, later: None }
     }
 
     /// A later epoch, or another director of this one, has taken over.
     pub(crate) fn superseded(by: impl fmt::Display) -> Fatal {
         Fatal { superseded: true, ..Fatal::new(format!("superseded: {by}")) }
+    }
+
+    /// The same, as somebody's refusal says.
+    pub(crate) fn superseded_says(error: &CallError, by: impl fmt::Display) -> Fatal {
+        Fatal { later: error.latest_epoch(), ..Fatal::superseded(by) }
     }
 
     /// A component of the epoch failed.
@@ -51,7 +59,8 @@ impl Fatal {
     pub(crate) fn call(peer: &Peer, doing: &str, error: &CallError) -> Fatal {
         tracing::warn!(service = %peer.service, pid = %peer.pid, %error, "{doing} failed");
         if is_superseded(error) {
-            return Fatal::superseded(format_args!("{} serves a later epoch", peer.service));
+            let by = format_args!("{} serves a later epoch", peer.service);
+            return Fatal::superseded_says(error, by);
         }
         Fatal::of(&peer.service, format_args!("failed at {doing}: {}", Words(error)))
     }

@@ -128,6 +128,7 @@ async fn farewell(reign: &Reign, fatal: &Fatal) {
         director: reign.context.pid().incarnation,
         reason: fatal.reason.clone(),
         suspects: fatal.suspects.clone(),
+        later: fatal.later,
     };
     let told = reign.coordinators.call(FAREWELL, &words, reign.epoch, FAREWELL_LIMIT);
     match timeout(FAREWELL_LIMIT, told).await {

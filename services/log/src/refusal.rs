@@ -121,6 +121,10 @@ impl Refusal {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
-        Problem::new(refusal.code(), refusal.to_string())
+        let problem = Problem::new(refusal.code(), refusal.to_string());
+        match refusal {
+            Refusal::Stale { locked, .. } => problem.with_latest_epoch(locked),
+            _ => problem,
+        }
     }
 }

@@ -141,7 +141,12 @@ impl From<Refusal> for Failure {
             Refusal::BadConfig(source) => format!("{refusal}: {source}"),
             _ => refusal.to_string(),
         };
-        Failure::new(refusal.code(), detail)
+        let problem = Problem::new(refusal.code(), detail);
+        match refusal {
+            Refusal::Tenure(error) => Problem::from(error).into(),
+            Refusal::Over { seen, .. } => problem.with_latest_epoch(seen).into(),
+            _ => problem.into(),
+        }
     }
 }
 

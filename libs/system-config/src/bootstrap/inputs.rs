@@ -126,6 +126,9 @@ pub struct Inputs {
     pub foremen: BTreeMap<NodeId, ForemanReport>,
     /// What the storages and logs answered, by directory. One that is not here is unknown.
     pub workers: BTreeMap<StoreId, WorkerReport>,
+    /// Whether there is still time to hear those who are not needed: what they know of epochs and
+    /// versions is better known before a group begins above them.
+    pub is_patient: bool,
 }
 
 impl Inputs {

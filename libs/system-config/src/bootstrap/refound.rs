@@ -62,6 +62,10 @@ pub(super) fn decide(inputs: &Inputs, survey: &Survey, group: Option<&Group>) ->
     if !members.contains(&inputs.me) {
         return Some(Decision::Wait { missing: vec![Missing::Founding] });
     }
+    let silent = silent(inputs, &recorded);
+    if inputs.is_patient && !silent.is_empty() {
+        return Some(Decision::Wait { missing: silent });
+    }
     let renounce: BTreeMap<_, _> =
         inputs.running().map(|(service, report)| (service.clone(), report.group_id)).collect();
     let floor = floor(inputs);
@@ -95,6 +99,20 @@ fn unproven(
     }
     let obstacle = Obstacle::ConfigTeamLost { stamp, valid, members: team.len() };
     Some(Decision::Unready { obstacle })
+}
+
+/// The workers that the configuration names and that may still answer. A log may have been locked by
+/// epochs that nobody else has heard of; a group that begins below them begins with epochs that fail.
+fn silent(inputs: &Inputs, recorded: &Recorded) -> Vec<Missing> {
+    let layout = &recorded.config.layout;
+    let logs = layout.logs.iter().map(|log| (&log.service, log.store));
+    let members = layout.storage_teams.iter().flat_map(|team| &team.members);
+    let storages = members.map(|member| (&member.service, member.store));
+    let named: BTreeMap<StoreId, &ServiceRef> =
+        logs.chain(storages).map(|(service, store)| (store, service)).collect();
+    let silent = named.into_iter().filter(|(store, service)| is_unheard(inputs, service, *store));
+    let keeper = |(store, service): (_, &ServiceRef)| Keeper { service: service.clone(), store };
+    silent.map(|one| Missing::Worker(keeper(one))).collect()
 }
 
 /// Whether a worker may still answer. One whose foreman has answered without naming its directory is

@@ -91,6 +91,7 @@ pub(crate) fn silence(own: Known<RaftState>) -> Inputs {
         initial_nodes: (1..=3).map(node).collect(),
         foremen: BTreeMap::new(),
         workers: BTreeMap::new(),
+        is_patient: false,
     }
 }
 
@@ -319,6 +320,25 @@ fn row_4_floors_are_above_lock_epochs_and_versions_in_manifests() {
     let Decision::Refound { floor, .. } = decide(&inputs).decision else { panic!() };
     assert_eq!(floor.epoch, Epoch(70 + EPOCH_GAP));
     assert_eq!(floor.version, Version(u64::from(u32::MAX) + VERSION_GAPS * VERSION_GAP));
+}
+
+/// A log may have been locked by epochs that nobody else has heard of.
+#[test]
+fn row_4_all_that_the_layout_names_are_heard_while_there_is_time() {
+    let kept = || valid(config(5, 9));
+    let two = nobody_has_raft().worker(1, kept()).worker(2, kept());
+    assert!(matches!(decide(&two).decision, Decision::Refound { .. }));
+    // The third node's foreman is silent, and so is a log that the first one's names.
+    let two = Inputs { is_patient: true, ..two.log(1, 5, Known::Unknown) };
+    let decision = decide(&two).decision;
+    let Decision::Wait { missing } = &decision else { panic!("{decision:?}") };
+    assert_eq!(missing.len(), 3, "{missing:?}");
+    let log = samples::log_store(1);
+    let names_it = |one: &Missing| matches!(one, Missing::Worker(keeper) if keeper.store == log);
+    assert!(missing.iter().any(names_it), "{missing:?}");
+    let all = two.worker(3, kept()).log(1, 70, kept());
+    let Decision::Refound { floor, .. } = decide(&all).decision else { panic!() };
+    assert_eq!(floor.epoch, Epoch(70 + EPOCH_GAP));
 }
 
 #[test]

@@ -53,6 +53,7 @@ async fn a_leader_whose_raft_has_stopped_does_not_spin() {
         service: "director-1@node-1".parse().expect("a name"),
         pid: node.context.pid().clone(),
         cause: "to write something".to_owned(),
+        above: None,
     };
     let written = timeout(Duration::from_secs(10), group.raft.client_write(command)).await;
     assert!(written.is_ok_and(|written| written.is_err()));

@@ -77,6 +77,7 @@ fn appoint(state: &mut ClusterState, incarnation: u64) -> Epoch {
         service: service(ServiceKind::Director),
         pid: pid(incarnation),
         cause: "a test".to_owned(),
+        above: None,
     });
     let Applied::Appointed(appointed) = applied else { panic!("{applied:?}") };
     appointed.epoch
@@ -138,6 +139,7 @@ fn nothing_happens_before_the_founding_and_it_happens_once() {
         service: service(ServiceKind::Director),
         pid: pid(1),
         cause: String::new(),
+        above: None,
     };
     assert_eq!(refusal(state.apply(appoint)), Refusal::NotFounded);
     assert_eq!(state, ClusterState::default());
@@ -147,6 +149,24 @@ fn nothing_happens_before_the_founding_and_it_happens_once() {
     let other = Founding { group: GroupId(9), ..founding(None, 500) };
     assert_eq!(refusal(found(&mut state, other)), Refusal::Founded);
     assert_eq!(state, before);
+}
+
+#[test]
+fn an_appointment_is_above_the_epochs_that_somebody_else_has_heard_of() {
+    let mut state = ClusterState::default();
+    found(&mut state, founding(Some(recorded(3, 4)), 1 << 20));
+    let mut appoint = |above| {
+        let (service, pid, cause) = (service(ServiceKind::Director), pid(1), String::new());
+        match state.apply(Command::Appoint { service, pid, cause, above }) {
+            Applied::Appointed(appointed) => (appointed.epoch, state.failed_epochs()),
+            applied => panic!("{applied:?}"),
+        }
+    };
+    let later = Epoch(3 << 20);
+    assert_eq!(appoint(Some(Epoch(7))), (Epoch((1 << 20) + 1), 1));
+    assert_eq!(appoint(Some(later)), (Epoch((4 << 20) + 1), 1));
+    assert_eq!(appoint(Some(later)), (Epoch((4 << 20) + 2), 2));
+    assert_eq!(appoint(None), (Epoch((4 << 20) + 3), 3));
 }
 
 #[test]

@@ -180,6 +180,7 @@ async fn a_farewell_names_the_cause_and_whom_to_avoid() {
             director: first.pid().incarnation,
             reason: "log-1@node-2 is gone".to_owned(),
             suspects: vec![service(ServiceKind::Log, 2)],
+            later: None,
         };
         world.ask(3, &FAREWELL, &farewell).await.unwrap();
         world.until(1, "followed", |status| is_appointed(status, &second)).await;
@@ -187,6 +188,28 @@ async fn a_farewell_names_the_cause_and_whom_to_avoid() {
         let told = told.last().unwrap();
         assert!(told.cause.contains("log-1@node-2 is gone"), "{}", told.cause);
         assert_eq!(told.suspects, farewell.suspects);
+    })
+    .await;
+}
+
+/// The coordinators of before have lost their disks, and a log alone knows of their last epochs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_epoch_is_above_what_a_director_was_told_of() {
+    within_limit(async {
+        let (world, first, _told, _) = ready_world().await;
+        let (second, _) = with_director(&world, 2).await;
+        let farewell = Farewell {
+            epoch: Epoch(1),
+            director: first.pid().incarnation,
+            reason: "a log is locked by a later epoch".to_owned(),
+            suspects: Vec::new(),
+            later: Some(Epoch(1_000_000_000)),
+        };
+        world.ask(3, &FAREWELL, &farewell).await.unwrap();
+        let status = world.until(1, "followed", |status| is_appointed(status, &second)).await;
+        assert!(status.epoch > Epoch(1_000_000_000), "{}", status.epoch);
+        let delayed = "plinth_coordinator_delayed_appointments_total";
+        assert_eq!(world.sum_of(delayed).await, 0);
     })
     .await;
 }

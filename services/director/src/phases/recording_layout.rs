@@ -111,7 +111,8 @@ pub(crate) async fn keep_at_storage(
     match reign.call(&peer, KEEP, &plan.keep_request(), ASSIGN_LIMIT).await {
         Ok(_) => Ok(Some((store, peer.pid))),
         Err(error) if is_superseded(&error) => {
-            Err(Fatal::superseded(format_args!("{} serves a later epoch", peer.service)))
+            let by = format_args!("{} serves a later epoch", peer.service);
+            Err(Fatal::superseded_says(&error, by))
         }
         Err(error) => {
             tracing::warn!(service = %peer.service, %error, "a storage does not keep the configuration");

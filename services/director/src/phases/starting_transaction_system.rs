@@ -81,7 +81,8 @@ pub(crate) async fn assign_storage(
     match reign.call(&peer, storage::ASSIGN, &told, ASSIGN_LIMIT).await {
         Ok(_) => Ok(Some((store, peer.pid))),
         Err(error) if is_superseded(&error) => {
-            Err(Fatal::superseded(format_args!("{service} serves a later epoch")))
+            let by = format_args!("{service} serves a later epoch");
+            Err(Fatal::superseded_says(&error, by))
         }
         Err(error) => {
             tracing::warn!(%service, %error, "a storage does not take up the epoch");

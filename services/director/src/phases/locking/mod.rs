@@ -137,7 +137,8 @@ fn took(set: &mut LockSet<'_>, attempt: Attempt) -> Result<(), Fatal> {
     match result {
         Ok(answer) => set.answered(store, pid, answer),
         Err(error) if is_superseded(&error) => {
-            return Err(Fatal::superseded("a log is locked by a later epoch or director"));
+            let by = "a log is locked by a later epoch or director";
+            return Err(Fatal::superseded_says(&error, by));
         }
         Err(error) if error.code() == Some(ErrorCode::Damaged) => {
             set.hope(store, Some("its records are damaged".to_owned()));
