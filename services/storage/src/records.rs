@@ -31,6 +31,8 @@ pub const CONFIG: &[u8] = b"config";
 const FORMAT: u8 = 1;
 const TAGS: &[u8] = b"tag/";
 const TAGS_END: &[u8] = b"tag0";
+const ASSIGNED: &[u8] = b"assigned/";
+const ASSIGNED_END: &[u8] = b"assigned0";
 const COPIES: &[u8] = b"copy/";
 const COPIES_END: &[u8] = b"copy0";
 const PARTS: &[u8] = b"part/";
@@ -112,6 +114,13 @@ pub fn tag_key(tag: Tag) -> Bytes {
 /// It can't be written, which is a bug.
 pub fn tag_value(position: Position) -> Result<Bytes, RecordError> {
     record::seal(FORMAT, &position)
+}
+
+/// The row that says that a tag was assigned here, which counts while [`tag_key`]'s row is not there
+/// yet: of an idle tag nothing is to be made durable, and its storage must know it all the same.
+#[must_use]
+pub fn assigned_key(tag: Tag) -> Bytes {
+    [ASSIGNED, &tag.0.to_be_bytes()].concat().into()
 }
 
 /// The row that says how far the copy of a tag is. A tag has this or [`tag_key`]'s row.
@@ -203,7 +212,7 @@ fn rows_of_tags(
     }
 }
 
-/// How far each tag's keys are.
+/// How far each tag's keys are: nowhere, where it was assigned and nothing came of it yet.
 ///
 /// # Errors
 /// Anything that can't be read.
@@ -214,7 +223,11 @@ pub fn read_tags(store: &dyn Store) -> Result<BTreeMap<Tag, Position>, ReadError
             .map_err(|source| ReadError::Record { row: format!("tag/{tag}"), source })?;
         Ok((tag, position))
     });
-    tags.collect()
+    let mut tags: BTreeMap<Tag, Position> = tags.collect::<Result<_, ReadError>>()?;
+    for tag in rows_of_tags(store, ASSIGNED, ASSIGNED_END)?.into_keys() {
+        tags.entry(tag).or_default();
+    }
+    Ok(tags)
 }
 
 /// The kept configuration. One that is damaged hinders nothing: the next one takes its place. What is

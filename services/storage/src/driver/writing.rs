@@ -1,5 +1,6 @@
 //! What is made durable, and what follows from it.
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use plinth_api::Nothing;
 use plinth_api::log::KeepRequest;
@@ -151,6 +152,9 @@ impl Driver {
         }
         let mut batch = Batch::new();
         batch.put(records::META, records::CONFIG, encode_stored(recorded)?);
+        for (tag, _) in self.streams.iter().filter(|(_, stream)| stream.copy().is_none()) {
+            batch.put(records::META, records::assigned_key(*tag), Bytes::new());
+        }
         Ok(batch)
     }
 }

@@ -6,4 +6,5 @@
 mod copies;
 mod fixture;
 mod model;
+mod newcomers;
 mod service;
