@@ -160,6 +160,22 @@ pub trait Store: Send + Sync {
     ) -> BoxFuture<'static, Result<(), StoreError>>;
 }
 
+/// The value of a key, or what is wrong with it where that alone is damaged.
+///
+/// # Errors
+/// Any other reason why it can't be read.
+pub fn get_or_damage(
+    store: &dyn Store,
+    table: Table,
+    key: &[u8],
+) -> Result<Result<Option<Bytes>, String>, StoreError> {
+    match store.get(table, key) {
+        Ok(value) => Ok(Ok(value)),
+        Err(error @ StoreError::Corrupt { .. }) => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
 /// A held directory. Dropping it lets the next process in.
 pub trait DirectoryLock: Send + Sync {}
 

@@ -211,3 +211,15 @@ pub fn decode_stored<T: Stored>(bytes: &[u8]) -> Result<T, DecodeError> {
     value.check()?;
     Ok(value)
 }
+
+/// The same, or what is wrong with bytes that are damaged.
+///
+/// # Errors
+/// The bytes are of another format or of a newer level.
+pub fn decode_or_damage<T: Stored>(bytes: &[u8]) -> Result<Result<T, String>, DecodeError> {
+    match decode_stored(bytes) {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) if error.is_damage() => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
+    }
+}

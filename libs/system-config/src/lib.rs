@@ -22,7 +22,8 @@ mod validation;
 pub use bootstrap::{BootstrapSource, BootstrapStatus, Rejected};
 pub use change::{ChangeError, Changed, NodeSupply, Proposal, Supply, WORKERS_PER_NODE};
 pub use codec::{
-    DecodeError, EncodeError, ShardMismatch, Stored, decode, decode_stored, encode, encode_stored,
+    DecodeError, EncodeError, ShardMismatch, Stored, decode, decode_or_damage, decode_stored,
+    encode, encode_stored,
 };
 pub use config::{
     Coordinator, JoiningMember, Layout, LogEntry, NodeEntry, Parameters, Policies, Recorded,

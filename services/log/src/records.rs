@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use plinth_api::log::{Entry, Generation};
 use plinth_store::record::{self, RecordError};
-use plinth_store::{Batch, Direction, Store, StoreError, Table};
-use plinth_system_config::{DecodeError, Recorded, decode_stored};
+use plinth_store::{Batch, Direction, Store, StoreError, Table, get_or_damage};
+use plinth_system_config::{DecodeError, Recorded, decode_or_damage};
 use plinth_types::{Epoch, Incarnation, StoreId, Tag, Version};
 use serde::{Deserialize, Serialize};
 
@@ -154,16 +154,12 @@ pub fn batch(rows: &[Row]) -> Result<Batch, RecordError> {
 /// # Errors
 /// The store can't be read, or the configuration is of a release that this one can't read.
 pub fn read_config(store: &dyn Store) -> Result<Result<Option<Recorded>, String>, ReadError> {
-    let bytes = match store.get(META, CONFIG) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(Ok(None)),
-        Err(error @ StoreError::Corrupt { .. }) => return Ok(Err(error.to_string())),
-        Err(error) => return Err(error.into()),
-    };
-    match decode_stored(&bytes) {
-        Ok(recorded) => Ok(Ok(Some(recorded))),
-        Err(error) if error.is_damage() => Ok(Err(error.to_string())),
-        Err(error) => Err(ReadError::Config(error)),
+    match get_or_damage(store, META, CONFIG)? {
+        Ok(Some(bytes)) => {
+            decode_or_damage(&bytes).map(|read| read.map(Some)).map_err(ReadError::Config)
+        }
+        Ok(None) => Ok(Ok(None)),
+        Err(damage) => Ok(Err(damage)),
     }
 }
 

@@ -7,8 +7,8 @@ use plinth_api::log::Kept;
 use plinth_api::storage::KeyValue;
 use plinth_service::Failure;
 use plinth_store::record::{self, RecordError};
-use plinth_store::{Batch, Direction, Rows, Store, StoreError, Table};
-use plinth_system_config::{DecodeError, Recorded, decode_stored, keys};
+use plinth_store::{Batch, Direction, Rows, Store, StoreError, Table, get_or_damage};
+use plinth_system_config::{DecodeError, Recorded, decode_or_damage, keys};
 use plinth_types::{Epoch, Key, KeyRange, Tag, Value, Version};
 use serde::{Deserialize, Serialize};
 
@@ -236,16 +236,12 @@ pub fn read_tags(store: &dyn Store) -> Result<BTreeMap<Tag, Position>, ReadError
 /// # Errors
 /// The store can't be read, or the configuration is of a release that this one can't read.
 pub fn read_config(store: &dyn Store) -> Result<Result<Option<Recorded>, String>, ReadError> {
-    let bytes = match store.get(META, CONFIG) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(Ok(None)),
-        Err(error @ StoreError::Corrupt { .. }) => return Ok(Err(error.to_string())),
-        Err(error) => return Err(error.into()),
-    };
-    match decode_stored(&bytes) {
-        Ok(recorded) => Ok(Ok(Some(recorded))),
-        Err(error) if error.is_damage() => Ok(Err(error.to_string())),
-        Err(error) => Err(ReadError::Config(error)),
+    match get_or_damage(store, META, CONFIG)? {
+        Ok(Some(bytes)) => {
+            decode_or_damage(&bytes).map(|read| read.map(Some)).map_err(ReadError::Config)
+        }
+        Ok(None) => Ok(Ok(None)),
+        Err(damage) => Ok(Err(damage)),
     }
 }
 
