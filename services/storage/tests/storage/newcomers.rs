@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plinth_api::commit_proxy::Peer;
 use plinth_api::log::Generation;
-use plinth_api::storage::{ASSIGN, CopySource, PAGE, PageRequest, READ, STATUS, Status};
+use plinth_api::storage::{ASSIGN, CopySource, PAGE, PageRequest, READ, STATUS, Status, TagStatus};
 use plinth_api::{ErrorCode, Nothing};
 use plinth_runtime::{Faults, Runtime};
 use plinth_storage::Limits;
@@ -129,6 +129,10 @@ async fn a_copy_that_is_broken_off_goes_on_from_another_member_and_is_no_member_
         // A director that takes it for a member is told better.
         let refused = newcomer.ask(ASSIGN, &assignment(first, &[&log])).await.unwrap_err();
         assert_eq!(refused, ErrorCode::InvalidRequest);
+    }
+    // The system's keys may be whole already.
+    let is_half = |tag: &TagStatus| tag.tag == Tag::SYSTEM && tag.copying.is_some();
+    if status.tags.iter().any(is_half) {
         assert_eq!(newcomer.shard_config(Version::ZERO).await.config, None);
     }
     let other = start(&disks[0]).await;
