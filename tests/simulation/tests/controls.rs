@@ -121,6 +121,7 @@ controls! {
         "director.recover_to_known_committed" among "kill" within 8 by LOST;
     a_director_that_skips_the_system_transaction:
         "director.skip_system_transaction" within 4 by ["stored_config_is_recorded"];
+    a_proxy_that_sends_no_empty_batch: "commit_proxy.no_empty_batch" within 4 by ["starts"];
     a_disk_that_does_not_notice_damage:
         "disk.unnoticed_block" among "corrupt block", "power loss" within 24
         by ["replicas_are_identical", "replay", "registers", "found by a service"];
