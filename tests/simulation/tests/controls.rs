@@ -79,6 +79,7 @@ controls! {
     a_locked_log_that_confirms_an_earlier_epoch:
         "log.confirm_stale" within 4 by ["locked_logs_confirm_nothing_earlier"];
     a_log_that_copies_nothing: "log.copy_nothing" within 16 by LOST;
+    a_locked_log_that_takes_pushes: "log.locked_takes_pushes" among "kill" within 16 by LOST;
     a_proxy_that_skips_a_log:
         "commit_proxy.skip_log" among "kill" within 24 by ["replicas_are_identical"];
     a_proxy_that_answers_before_the_logs_have:
