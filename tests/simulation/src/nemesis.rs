@@ -37,7 +37,10 @@ const KINDS: [Kind; 16] = [
     Kind::ClockStep,
 ];
 
-/// The names of all kinds of fault.
+/// Kinds that only come where they are asked for by name.
+const ON_DEMAND: [Kind; 1] = [Kind::WipeLog];
+
+/// The names of all kinds of fault that a seed may choose.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.into_iter().map(Kind::name)
 }
@@ -84,6 +87,8 @@ enum Kind {
     CorruptBlock,
     /// A node's wall clock is set forward or back.
     ClockStep,
+    /// A log is killed, and its directory is gone.
+    WipeLog,
 }
 
 impl Kind {
@@ -105,6 +110,7 @@ impl Kind {
             Kind::FailedSync => "failed sync",
             Kind::CorruptBlock => "corrupt block",
             Kind::ClockStep => "clock step",
+            Kind::WipeLog => "wipe log",
         }
     }
 }
@@ -155,7 +161,8 @@ impl Nemesis {
     ) -> Nemesis {
         let random = world.random("nemesis");
         let is_named = |kind: &Kind| only.iter().any(|name| name == kind.name());
-        let mut kinds: Vec<Kind> = KINDS.into_iter().filter(is_named).collect();
+        let all = KINDS.into_iter().chain(ON_DEMAND);
+        let mut kinds: Vec<Kind> = all.filter(is_named).collect();
         if kinds.is_empty() {
             kinds = KINDS.into_iter().filter(|_| random.next_u64().is_multiple_of(3)).collect();
             // Without it a seed might see one epoch only.
@@ -316,6 +323,10 @@ impl Nemesis {
                 Some(format!("{service} {what}, {for_a_while}"))
             }
             Kind::ClockStep => self.step_clock(&node),
+            Kind::WipeLog => {
+                let node = self.damaged.get_or_insert(node);
+                cluster.wipe_log(node).map(|log| format!("{log} lost its directory"))
+            }
             Kind::SlowDisk | Kind::FullDisk | Kind::FailedSync | Kind::CorruptBlock => {
                 self.begin_on_disk(kind, cluster, node, until, &for_a_while)
             }

@@ -123,6 +123,9 @@ controls! {
     a_director_that_skips_the_system_transaction:
         "director.skip_system_transaction" within 4 by ["stored_config_is_recorded"];
     a_proxy_that_sends_no_empty_batch: "commit_proxy.no_empty_batch" within 4 by ["starts"];
+    a_director_that_counts_logs_by_name:
+        "director.counts_logs_by_name" among "wipe log", "kill" within 8
+        by ["found by a service", "layouts_follow_each_other"];
     a_disk_that_does_not_notice_damage:
         "disk.unnoticed_block" among "corrupt block", "power loss" within 24
         by ["replicas_are_identical", "replay", "registers", "found by a service"];

@@ -16,10 +16,10 @@ use plinth_api::coordinator::Holding;
 use plinth_api::log::{LOCK, LockAnswer, LockRequest};
 use plinth_api::{CallError, ErrorCode, Target};
 use plinth_system_config::Recorded;
-use plinth_types::{Pid, ServiceRef, StoreId};
+use plinth_types::{Pid, ServiceRef, StoreId, Version};
 use tokio::time::sleep;
 
-use self::machine::{LockSet, Patience, Verdict};
+use self::machine::{LockSet, Miscount, Patience, Verdict};
 use crate::config::{LOCK_LIMIT, RETRY};
 use crate::fatal::{Fatal, Words, is_superseded};
 use crate::registry::Whereabouts;
@@ -71,6 +71,11 @@ async fn lock(reign: &Reign, recorded: &Recorded) -> Result<Outcome, Fatal> {
     let suspects: BTreeSet<ServiceRef> = appointment.suspects.iter().cloned().collect();
     let patience = Patience::new(recorded, Duration::from_millis(appointment.group_age_ms));
     let mut set = LockSet::new(recorded, &suspects, patience);
+    let runtime = reign.context.runtime();
+    set.miscount = Miscount {
+        by_name: runtime.fault("director.counts_logs_by_name"),
+        as_desired: runtime.fault("director.counts_desired_logs"),
+    };
     let mut registry = reign.registry();
     let mut attempts = FuturesUnordered::new();
     let mut under_way = BTreeSet::new();
@@ -82,6 +87,14 @@ async fn lock(reign: &Reign, recorded: &Recorded) -> Result<Outcome, Fatal> {
             match nodes.find(&service, store) {
                 Whereabouts::Up(pid) => {
                     set.hope(store, None);
+                    if under_way.insert(store) {
+                        attempts.push(attempt(reign, store, pid.clone()));
+                    }
+                }
+                Whereabouts::Lost(_)
+                    if set.miscount.by_name
+                        && let Some(pid) = nodes.named(&service) =>
+                {
                     if under_way.insert(store) {
                         attempts.push(attempt(reign, store, pid.clone()));
                     }
@@ -135,7 +148,13 @@ async fn attempt(reign: &Reign, store: StoreId, pid: Pid) -> Attempt {
 fn took(set: &mut LockSet<'_>, attempt: Attempt) -> Result<(), Fatal> {
     let Attempt { store, pid, result } = attempt;
     match result {
-        Ok(answer) => set.answered(store, pid, answer),
+        Ok(mut answer) => {
+            if set.miscount.by_name {
+                // Else the choice of the version would find the contradiction.
+                answer.known_committed = Version::ZERO;
+            }
+            set.answered(store, pid, answer);
+        }
         Err(error) if is_superseded(&error) => {
             return Err(Fatal::superseded("a log is locked by a later epoch or director"));
         }
