@@ -158,3 +158,10 @@ fn a_director_that_writes_old_parameters_back() {
     let campaign = campaign().changing_parameters();
     is_noticed_in(campaign, "director.write_old_parameters_back", 8, &["config_identity"]);
 }
+
+/// Failure 18: parameters are changed past a recovery, which can't record its layout then.
+#[test]
+fn a_director_that_goes_on_without_a_recorded_layout() {
+    let campaign = campaign().changing_parameters();
+    is_noticed_in(campaign, "director.goes_on_unrecorded", 16, &["kept_is_recorded"]);
+}
