@@ -165,3 +165,10 @@ fn a_director_that_goes_on_without_a_recorded_layout() {
     let campaign = campaign().changing_parameters();
     is_noticed_in(campaign, "director.goes_on_unrecorded", 16, &["kept_is_recorded"]);
 }
+
+/// Failure 7: as many logs are waited for as are desired since a change, more than there are.
+#[test]
+fn a_director_that_counts_desired_logs() {
+    let campaign = campaign().changing_parameters();
+    is_noticed_in(campaign, "director.counts_desired_logs", 16, &["convergence"]);
+}
