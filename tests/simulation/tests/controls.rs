@@ -126,6 +126,8 @@ controls! {
     a_director_that_counts_logs_by_name:
         "director.counts_logs_by_name" among "wipe log", "kill" within 8
         by ["found by a service", "layouts_follow_each_other"];
+    a_director_that_takes_what_is_committed_for_stored:
+        "director.believes_the_commit" among "slow disk", "kill" within 16 by ["ready_is_stored"];
     a_disk_that_does_not_notice_damage:
         "disk.unnoticed_block" among "corrupt block", "power loss" within 24
         by ["replicas_are_identical", "replay", "registers", "found by a service"];
