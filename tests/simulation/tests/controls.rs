@@ -174,3 +174,28 @@ fn a_director_that_counts_desired_logs() {
     let campaign = campaign().changing_parameters();
     is_noticed_in(campaign, "director.counts_desired_logs", 16, &["convergence"]);
 }
+
+/// Orders to remove members, as of a director whose layout is an old one.
+const ORDERED_AWAY: &str = "director.retires_members";
+
+/// Failure 29: a foreman that removes the directory of a member because a director orders it.
+#[test]
+fn a_foreman_that_removes_what_it_is_told_to() {
+    let by = ["convergence", "serves", "acknowledged"];
+    is_noticed_in(campaign().with_control(ORDERED_AWAY), "foreman.retire_unread", 16, &by);
+}
+
+/// The same orders, and foremen that read at the coordinators what is recorded: nothing is lost.
+#[test]
+fn foremen_that_read_what_is_recorded_remove_no_member() {
+    let campaign = campaign().with_control(ORDERED_AWAY);
+    let mut accounts = String::new();
+    let note = |outcome: Outcome| {
+        if !outcome.is_well() {
+            accounts.push_str(&campaign.account(&outcome));
+        }
+        true
+    };
+    campaign.run_all(1..=4, note).expect("processes");
+    assert!(accounts.is_empty(), "{accounts}");
+}
