@@ -135,6 +135,9 @@ controls! {
     a_storage_that_tells_watches_what_is_not_committed:
         "storage.watch_uncommitted" within 16 by ["watches"];
     a_client_whose_selectors_miss_by_one: "client.selector_off_by_one" within 16 by ["selectors"];
+    a_coordinator_whose_votes_are_not_persisted:
+        "coordinator.vote_not_persisted" among "kill", "kill several", "power loss", "blackout" within 8
+        by ["panic", "epochs_have_one_director"];
     a_coordinator_that_takes_silence_for_none:
         "coordinator.unknown_is_none" among "blackout" within 24
         by ["epochs_have_one_director", "config_never_goes_back", "acknowledged"];
