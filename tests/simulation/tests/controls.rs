@@ -202,3 +202,12 @@ fn foremen_that_read_what_is_recorded_remove_no_member() {
     campaign.run_all(1..=4, note).expect("processes");
     assert!(accounts.is_empty(), "{accounts}");
 }
+
+/// Failure 24: an epoch that begins where one before it did that nothing is left of. Changes of parameters
+/// past a recovery make many such epochs.
+#[test]
+fn a_director_that_uses_version_numbers_again() {
+    let campaign = campaign().changing_parameters();
+    let by = ["layouts_follow_each_other"];
+    is_noticed_in(campaign, "director.forgets_first_version", 16, &by);
+}
