@@ -265,12 +265,8 @@ impl Driver {
     }
 
     fn carry_out(&mut self, commands: Vec<Command>) {
-        for command in commands {
+        for command in faults::on_commands(self.context.runtime(), commands) {
             match command {
-                // A deliberate fault: it never goes out, and as it counts as under way, no other does.
-                Command::AskVersion { tickets, .. }
-                    if tickets.is_empty()
-                        && self.context.runtime().fault("commit_proxy.no_empty_batch") => {}
                 Command::AskVersion { batch, tickets, members, request } => {
                     self.meters.batch(tickets.len());
                     let span = self.batch_span(&tickets, members.epoch);

@@ -323,14 +323,17 @@ impl Nemesis {
                 Some(format!("{service} {what}, {for_a_while}"))
             }
             Kind::ClockStep => self.step_clock(&node),
-            Kind::WipeLog => {
-                let node = self.damaged.get_or_insert(node);
-                cluster.wipe_log(node).map(|log| format!("{log} lost its directory"))
-            }
+            Kind::WipeLog => self.wipe_log(cluster, node),
             Kind::SlowDisk | Kind::FullDisk | Kind::FailedSync | Kind::CorruptBlock => {
                 self.begin_on_disk(kind, cluster, node, until, &for_a_while)
             }
         }
+    }
+
+    /// Takes a log's directory. It is one node's only, so that everything has another copy.
+    fn wipe_log(&mut self, cluster: &Cluster, node: NodeId) -> Option<String> {
+        let node = self.damaged.get_or_insert(node);
+        cluster.wipe_log(node).map(|log| format!("{log} lost its directory"))
     }
 
     /// Sets a node's wall clock, mostly by little, sometimes by hours.

@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use self::machine::{LockSet, Miscount, Patience, Verdict};
 use crate::config::{LOCK_LIMIT, RETRY};
 use crate::fatal::{Fatal, Words, is_superseded};
-use crate::registry::Whereabouts;
+use crate::registry::{Registry, Whereabouts};
 use crate::reign::Reign;
 
 pub(crate) use self::machine::LockedLog;
@@ -71,11 +71,7 @@ async fn lock(reign: &Reign, recorded: &Recorded) -> Result<Outcome, Fatal> {
     let suspects: BTreeSet<ServiceRef> = appointment.suspects.iter().cloned().collect();
     let patience = Patience::new(recorded, Duration::from_millis(appointment.group_age_ms));
     let mut set = LockSet::new(recorded, &suspects, patience);
-    let runtime = reign.context.runtime();
-    set.miscount = Miscount {
-        by_name: runtime.fault("director.counts_logs_by_name"),
-        as_desired: runtime.fault("director.counts_desired_logs"),
-    };
+    set.miscount = miscount(reign);
     let mut registry = reign.registry();
     let mut attempts = FuturesUnordered::new();
     let mut under_way = BTreeSet::new();
@@ -84,17 +80,9 @@ async fn lock(reign: &Reign, recorded: &Recorded) -> Result<Outcome, Fatal> {
         let unanswered: Vec<(StoreId, ServiceRef)> =
             set.unanswered().map(|(store, service)| (store, service.clone())).collect();
         for (store, service) in unanswered {
-            match nodes.find(&service, store) {
+            match whereabouts(&set, &nodes, store, &service) {
                 Whereabouts::Up(pid) => {
                     set.hope(store, None);
-                    if under_way.insert(store) {
-                        attempts.push(attempt(reign, store, pid.clone()));
-                    }
-                }
-                Whereabouts::Lost(_)
-                    if set.miscount.by_name
-                        && let Some(pid) = nodes.named(&service) =>
-                {
                     if under_way.insert(store) {
                         attempts.push(attempt(reign, store, pid.clone()));
                     }
@@ -130,6 +118,30 @@ async fn lock(reign: &Reign, recorded: &Recorded) -> Result<Outcome, Fatal> {
             Ok(()) = registry.changed() => {}
             () = sleep(wait) => {}
         }
+    }
+}
+
+/// What is counted wrongly: nothing, outside of a simulation of these faults.
+fn miscount(reign: &Reign) -> Miscount {
+    let runtime = reign.context.runtime();
+    Miscount {
+        by_name: runtime.fault("director.counts_logs_by_name"),
+        as_desired: runtime.fault("director.counts_desired_logs"),
+    }
+}
+
+/// Where a log is. Where it is its name, it is whoever has that.
+fn whereabouts<'a>(
+    set: &LockSet<'_>,
+    nodes: &'a Registry,
+    store: StoreId,
+    service: &ServiceRef,
+) -> Whereabouts<'a> {
+    let found = nodes.find(service, store);
+    let named = nodes.named(service).filter(|_| set.miscount.by_name);
+    match (found, named) {
+        (Whereabouts::Lost(_), Some(pid)) => Whereabouts::Up(pid),
+        (found, _) => found,
     }
 }
 
