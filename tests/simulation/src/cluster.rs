@@ -250,20 +250,6 @@ impl Cluster {
         }
     }
 
-    /// A node's log is killed and loses its directory: whatever is started under its name is another,
-    /// empty one. Answers which.
-    pub fn wipe_log(&self, node: &NodeId) -> Option<ServiceRef> {
-        let node = self.node(node).ok()?;
-        let log = node.services().into_iter().find(|service| service.kind() == ServiceKind::Log)?;
-        if !self.kill(&log) {
-            return None;
-        }
-        let directory = Path::new(DATA).join(node.id.as_str()).join(log.name.to_string());
-        // Where there is none, nothing is lost.
-        let _ = node.disk.remove(&directory);
-        Some(log)
-    }
-
     /// How a node's disk is from now on.
     pub fn set_disk(&self, node: &NodeId, delays: DiskDelays, full: bool) {
         if let Some(node) = self.nodes.iter().find(|other| other.id == *node) {
@@ -285,6 +271,20 @@ impl Cluster {
             view.process_crash();
         }
         killed
+    }
+
+    /// A node's log is killed and loses its directory: whatever is started under its name is another,
+    /// empty one. Answers which.
+    pub fn wipe_log(&self, node: &NodeId) -> Option<ServiceRef> {
+        let node = self.node(node).ok()?;
+        let log = node.services().into_iter().find(|service| service.kind() == ServiceKind::Log)?;
+        if !self.kill(&log) {
+            return None;
+        }
+        let directory = Path::new(DATA).join(node.id.as_str()).join(log.name.to_string());
+        // Where there is none, nothing is lost.
+        let _ = node.disk.remove(&directory);
+        Some(log)
     }
 }
 

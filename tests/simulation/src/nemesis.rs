@@ -330,12 +330,6 @@ impl Nemesis {
         }
     }
 
-    /// Takes a log's directory. It is one node's only, so that everything has another copy.
-    fn wipe_log(&mut self, cluster: &Cluster, node: NodeId) -> Option<String> {
-        let node = self.damaged.get_or_insert(node);
-        cluster.wipe_log(node).map(|log| format!("{log} lost its directory"))
-    }
-
     /// Sets a node's wall clock, mostly by little, sometimes by hours.
     fn step_clock(&self, node: &NodeId) -> Option<String> {
         let most = [Duration::from_secs(2), Duration::from_secs(120), WRONG_CLOCK];
@@ -473,6 +467,12 @@ impl Nemesis {
             self.weather.disturb(&service.node, now);
         }
         cluster.kill(service)
+    }
+
+    /// Takes a log's directory. It is one node's only, so that everything has another copy.
+    fn wipe_log(&mut self, cluster: &Cluster, node: NodeId) -> Option<String> {
+        let node = self.damaged.get_or_insert(node);
+        cluster.wipe_log(node).map(|log| format!("{log} lost its directory"))
     }
 
     fn slow(&self) -> Duration {
