@@ -265,7 +265,7 @@ impl Driver {
     }
 
     fn carry_out(&mut self, commands: Vec<Command>) {
-        for command in commands {
+        for command in faults::on_commands(self.context.runtime(), commands) {
             match command {
                 Command::AskVersion { batch, tickets, members, request } => {
                     self.meters.batch(tickets.len());

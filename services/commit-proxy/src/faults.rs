@@ -6,6 +6,7 @@ use plinth_api::resolver::Verdict;
 use plinth_runtime::Runtime;
 use plinth_types::Mutation;
 
+use crate::command::Command;
 use crate::refusal::Refusal;
 use crate::transaction::Transaction;
 
@@ -27,6 +28,13 @@ pub(crate) fn on_commit(runtime: &Runtime, transaction: &mut Transaction) {
     for mutation in transaction.mutations.iter().filter(is_atomic) {
         transaction.writes.retain(|range| *range != mutation.range());
     }
+}
+
+/// No empty batch goes out; and as it counts as under way, no other follows it.
+pub(crate) fn on_commands(runtime: &Runtime, mut commands: Vec<Command>) -> Vec<Command> {
+    let is_empty = |command: &Command| matches!(command, Command::AskVersion { tickets, .. } if tickets.is_empty());
+    commands.retain(|command| !(is_empty(command) && runtime.fault("commit_proxy.no_empty_batch")));
+    commands
 }
 
 /// What resolvers say is not listened to.

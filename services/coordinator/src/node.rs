@@ -318,7 +318,8 @@ impl Node {
             Machine::open(Arc::clone(&store)).map_err(|error| error.to_string())?;
         let network = Network::new(self.context.peers().clone(), id, raft_id);
         let config = raft::config().map_err(|error| error.to_string())?;
-        let raft = Raft::new(raft_id, config, network, LogStore::new(store), machine);
+        let log = LogStore::new(store).with_faults_of(self.context.runtime());
+        let raft = Raft::new(raft_id, config, network, log, machine);
         let raft = self
             .context
             .scope()

@@ -53,6 +53,11 @@ impl Registry {
         self.node(&service.node)?.workers.iter().find(|worker| worker.name == service.name)
     }
 
+    /// The process that has this name, whatever its directory: for a deliberate fault.
+    pub(crate) fn named(&self, service: &ServiceRef) -> Option<&Pid> {
+        self.worker(service)?.pid.as_ref()
+    }
+
     /// Where the worker with this name *and* this directory is. Another directory under the same
     /// name is another, empty worker.
     pub(crate) fn find(&self, service: &ServiceRef, store: StoreId) -> Whereabouts<'_> {

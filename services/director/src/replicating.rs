@@ -278,7 +278,11 @@ async fn spread(reign: &Reign, sight: &Sight, memory: &mut Memory) -> Option<Fat
 
 /// Orders storages away that no layout names any more, one at a time. Their foreman makes sure of it.
 async fn retire(reign: &Reign, sight: &Sight, memory: &mut Memory) {
-    let leftovers = sight.view().leftovers();
+    let mut leftovers = sight.view().leftovers();
+    // A deliberate fault, as of a director whose layout is an old one: foremen must not obey.
+    if reign.context.runtime().fault("director.retires_members") {
+        leftovers.extend(sight.plan.members());
+    }
     let due = leftovers.into_iter().find(|(_, service)| !sight.unable.contains(&service.node));
     let Some((store, service)) = due else { return };
     let Some(report) = sight.nodes.node(&service.node) else { return };

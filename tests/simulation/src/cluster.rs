@@ -302,6 +302,20 @@ impl Cluster {
         }
         killed
     }
+
+    /// A node's log is killed and loses its directory: whatever is started under its name is another,
+    /// empty one. Answers which.
+    pub fn wipe_log(&self, node: &NodeId) -> Option<ServiceRef> {
+        let node = self.node(node).ok()?;
+        let log = node.services().into_iter().find(|service| service.kind() == ServiceKind::Log)?;
+        if !self.kill(&log) {
+            return None;
+        }
+        let directory = Path::new(DATA).join(node.id.as_str()).join(log.name.to_string());
+        // Where there is none, nothing is lost.
+        let _ = node.disk.remove(&directory);
+        Some(log)
+    }
 }
 
 /// The service of a kind that each node has one of.

@@ -41,7 +41,10 @@ const KINDS: [Kind; 19] = [
     Kind::ClockStep,
 ];
 
-/// The names of all kinds of fault.
+/// Kinds that only come where they are asked for by name.
+const ON_DEMAND: [Kind; 1] = [Kind::WipeLog];
+
+/// The names of all kinds of fault that a seed may choose.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.into_iter().map(Kind::name)
 }
@@ -99,6 +102,8 @@ enum Kind {
     CorruptBlock,
     /// A node's wall clock is set forward or back.
     ClockStep,
+    /// A log is killed, and its directory is gone.
+    WipeLog,
 }
 
 impl Kind {
@@ -123,6 +128,7 @@ impl Kind {
             Kind::FailedSync => "failed sync",
             Kind::CorruptBlock => "corrupt block",
             Kind::ClockStep => "clock step",
+            Kind::WipeLog => "wipe log",
         }
     }
 }
@@ -178,7 +184,8 @@ impl Nemesis {
     ) -> Nemesis {
         let random = world.random("nemesis");
         let is_named = |kind: &Kind| only.iter().any(|name| name == kind.name());
-        let mut kinds: Vec<Kind> = KINDS.into_iter().filter(is_named).collect();
+        let all = KINDS.into_iter().chain(ON_DEMAND);
+        let mut kinds: Vec<Kind> = all.filter(is_named).collect();
         if kinds.is_empty() {
             kinds = KINDS.into_iter().filter(|_| random.next_u64().is_multiple_of(3)).collect();
             // Without it a seed might see one epoch only.
@@ -338,6 +345,7 @@ impl Nemesis {
                 Some(format!("{service} {what}, {for_a_while}"))
             }
             Kind::ClockStep => self.step_clock(&node),
+            Kind::WipeLog => self.wipe_log(cluster, node),
             Kind::SlowDisk | Kind::FullDisk | Kind::FailedSync | Kind::CorruptBlock => {
                 self.begin_on_disk(kind, cluster, node, until, &for_a_while)
             }
@@ -552,6 +560,12 @@ impl Nemesis {
             self.weather.disturb(&service.node, now);
         }
         cluster.kill(service)
+    }
+
+    /// Takes a log's directory. It is one node's only, so that everything has another copy.
+    fn wipe_log(&mut self, cluster: &Cluster, node: NodeId) -> Option<String> {
+        let node = self.damaged.get_or_insert(node);
+        cluster.wipe_log(node).map(|log| format!("{log} lost its directory"))
     }
 
     fn slow(&self) -> Duration {

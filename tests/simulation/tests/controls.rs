@@ -79,6 +79,7 @@ controls! {
     a_locked_log_that_confirms_an_earlier_epoch:
         "log.confirm_stale" within 4 by ["locked_logs_confirm_nothing_earlier"];
     a_log_that_copies_nothing: "log.copy_nothing" within 16 by LOST;
+    a_locked_log_that_takes_pushes: "log.locked_takes_pushes" among "kill" within 16 by LOST;
     a_proxy_that_skips_a_log:
         "commit_proxy.skip_log" among "kill" within 24 by ["replicas_are_identical"];
     a_proxy_that_answers_before_the_logs_have:
@@ -121,6 +122,12 @@ controls! {
         "director.recover_to_known_committed" among "kill" within 8 by LOST;
     a_director_that_skips_the_system_transaction:
         "director.skip_system_transaction" within 4 by ["stored_config_is_recorded"];
+    a_proxy_that_sends_no_empty_batch: "commit_proxy.no_empty_batch" within 4 by ["starts"];
+    a_director_that_counts_logs_by_name:
+        "director.counts_logs_by_name" among "wipe log", "kill" within 8
+        by ["found by a service", "layouts_follow_each_other"];
+    a_director_that_takes_what_is_committed_for_stored:
+        "director.believes_the_commit" among "slow disk", "kill" within 16 by ["ready_is_stored"];
     a_disk_that_does_not_notice_damage:
         "disk.unnoticed_block" among "corrupt block", "power loss" within 24
         by ["replicas_are_identical", "replay", "registers", "found by a service"];
@@ -128,6 +135,9 @@ controls! {
     a_storage_that_tells_watches_what_is_not_committed:
         "storage.watch_uncommitted" within 16 by ["watches"];
     a_client_whose_selectors_miss_by_one: "client.selector_off_by_one" within 16 by ["selectors"];
+    a_coordinator_whose_votes_are_not_persisted:
+        "coordinator.vote_not_persisted" among "kill", "kill several", "power loss", "blackout" within 8
+        by ["panic", "epochs_have_one_director"];
     a_coordinator_that_takes_silence_for_none:
         "coordinator.unknown_is_none" among "blackout" within 24
         by ["epochs_have_one_director", "config_never_goes_back", "acknowledged", "found by a service"];
@@ -152,4 +162,52 @@ fn logs_that_keep_nothing_for_a_newcomer() {
 fn a_director_that_writes_old_parameters_back() {
     let campaign = campaign().changing_parameters();
     is_noticed_in(campaign, "director.write_old_parameters_back", 8, &["config_identity"]);
+}
+
+/// Failure 18: parameters are changed past a recovery, which can't record its layout then.
+#[test]
+fn a_director_that_goes_on_without_a_recorded_layout() {
+    let campaign = campaign().changing_parameters();
+    is_noticed_in(campaign, "director.goes_on_unrecorded", 16, &["kept_is_recorded"]);
+}
+
+/// Failure 7: as many logs are waited for as are desired since a change, more than there are.
+#[test]
+fn a_director_that_counts_desired_logs() {
+    let campaign = campaign().changing_parameters();
+    is_noticed_in(campaign, "director.counts_desired_logs", 16, &["convergence"]);
+}
+
+/// Orders to remove members, as of a director whose layout is an old one.
+const ORDERED_AWAY: &str = "director.retires_members";
+
+/// Failure 29: a foreman that removes the directory of a member because a director orders it.
+#[test]
+fn a_foreman_that_removes_what_it_is_told_to() {
+    let by = ["convergence", "serves", "acknowledged"];
+    is_noticed_in(campaign().with_control(ORDERED_AWAY), "foreman.retire_unread", 16, &by);
+}
+
+/// The same orders, and foremen that read at the coordinators what is recorded: nothing is lost.
+#[test]
+fn foremen_that_read_what_is_recorded_remove_no_member() {
+    let campaign = campaign().with_control(ORDERED_AWAY);
+    let mut accounts = String::new();
+    let note = |outcome: Outcome| {
+        if !outcome.is_well() {
+            accounts.push_str(&campaign.account(&outcome));
+        }
+        true
+    };
+    campaign.run_all(1..=4, note).expect("processes");
+    assert!(accounts.is_empty(), "{accounts}");
+}
+
+/// Failure 24: an epoch that begins where one before it did that nothing is left of. Changes of parameters
+/// past a recovery make many such epochs.
+#[test]
+fn a_director_that_uses_version_numbers_again() {
+    let campaign = campaign().changing_parameters();
+    let by = ["layouts_follow_each_other"];
+    is_noticed_in(campaign, "director.forgets_first_version", 16, &by);
 }

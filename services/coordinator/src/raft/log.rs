@@ -9,6 +9,7 @@ use openraft::{
     Entry, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftLogReader, StorageError,
     StorageIOError, Vote,
 };
+use plinth_runtime::Runtime;
 use plinth_store::{Batch, Direction, Durability, Store};
 
 use super::{COMMITTED_KEY, LOG_TABLE, META_TABLE, PURGED_KEY, TypeConfig, VOTE_KEY};
@@ -18,6 +19,8 @@ use crate::records::{self, RecordError};
 #[derive(Clone)]
 pub(crate) struct LogStore {
     store: Arc<dyn Store>,
+    /// Whose fault points count; none where the log is only looked at.
+    runtime: Option<Runtime>,
 }
 
 pub(super) type Failure = StorageError<u64>;
@@ -38,7 +41,13 @@ impl LogStore {
     /// The log in this store.
     #[must_use]
     pub(crate) fn new(store: Arc<dyn Store>) -> LogStore {
-        LogStore { store }
+        LogStore { store, runtime: None }
+    }
+
+    /// The same, with this runtime's fault points.
+    #[must_use]
+    pub(crate) fn with_faults_of(self, runtime: &Runtime) -> LogStore {
+        LogStore { runtime: Some(runtime.clone()), ..self }
     }
 
     /// The entries from `from` (inclusive) to `to` (exclusive; none: the end).
@@ -127,6 +136,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), Failure> {
+        // A deliberate fault: a vote that is given is forgotten by whoever starts again.
+        if self.runtime.as_ref().is_some_and(|it| it.fault("coordinator.vote_not_persisted")) {
+            return Ok(());
+        }
         self.put(VOTE_KEY, vote, Durability::Synced)
             .await
             .map_err(failure(ErrorSubject::Vote, ErrorVerb::Write))

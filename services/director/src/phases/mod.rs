@@ -18,6 +18,7 @@ use std::future::ready;
 use std::sync::Arc;
 
 use plinth_system_config::{Layout, RecoveryPhase as Phase};
+use plinth_types::VERSION_GAP;
 use tokio::sync::watch;
 
 use crate::amending::Account;
@@ -42,6 +43,11 @@ pub(crate) async fn recover(reign: &Reign) -> Result<Infallible, Fatal> {
         && reign.context.runtime().fault("director.recover_to_known_committed")
     {
         versions.recovery = versions.known_committed;
+    }
+    if let Ok(versions) = &mut versions
+        && reign.context.runtime().fault("director.forgets_first_version")
+    {
+        versions.first = versions.recovery.plus(VERSION_GAP);
     }
     let versions = reign.phase(Phase::ChoosingVersion, ready(versions)).await?;
     for log in &locked.logs {

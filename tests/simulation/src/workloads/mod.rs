@@ -4,6 +4,7 @@
 mod config;
 mod counters;
 mod parameters;
+mod recorded;
 mod registers;
 mod selectors;
 mod sideband;
@@ -116,6 +117,7 @@ impl Workloads {
         }
         tasks.push(("config", config::run(scene.clone()).boxed()));
         tasks.push(("stores", stores::run(scene.clone()).boxed()));
+        tasks.push(("recorded", recorded::run(scene.clone()).boxed()));
         for gateway in 0..scene.gateways.len() {
             tasks.push(("status", status::run(scene.clone(), gateway).boxed()));
         }

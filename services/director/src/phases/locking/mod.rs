@@ -16,13 +16,13 @@ use plinth_api::coordinator::Holding;
 use plinth_api::log::{LOCK, LockAnswer, LockRequest};
 use plinth_api::{CallError, ErrorCode, Target};
 use plinth_system_config::Recorded;
-use plinth_types::{Pid, ServiceRef, StoreId};
+use plinth_types::{Pid, ServiceRef, StoreId, Version};
 use tokio::time::sleep;
 
-use self::machine::{LockSet, Patience, Verdict};
+use self::machine::{LockSet, Miscount, Patience, Verdict};
 use crate::config::{LOCK_LIMIT, RETRY};
 use crate::fatal::{Fatal, Words, is_superseded};
-use crate::registry::Whereabouts;
+use crate::registry::{Registry, Whereabouts};
 use crate::reign::Reign;
 
 pub(crate) use self::machine::LockedLog;
@@ -71,6 +71,7 @@ async fn lock(reign: &Reign, recorded: &Recorded) -> Result<Outcome, Fatal> {
     let suspects: BTreeSet<ServiceRef> = appointment.suspects.iter().cloned().collect();
     let patience = Patience::new(recorded, Duration::from_millis(appointment.group_age_ms));
     let mut set = LockSet::new(recorded, &suspects, patience);
+    set.miscount = miscount(reign);
     let mut registry = reign.registry();
     let mut attempts = FuturesUnordered::new();
     let mut under_way = BTreeSet::new();
@@ -79,7 +80,7 @@ async fn lock(reign: &Reign, recorded: &Recorded) -> Result<Outcome, Fatal> {
         let unanswered: Vec<(StoreId, ServiceRef)> =
             set.unanswered().map(|(store, service)| (store, service.clone())).collect();
         for (store, service) in unanswered {
-            match nodes.find(&service, store) {
+            match whereabouts(&set, &nodes, store, &service) {
                 Whereabouts::Up(pid) => {
                     set.hope(store, None);
                     if under_way.insert(store) {
@@ -120,6 +121,30 @@ async fn lock(reign: &Reign, recorded: &Recorded) -> Result<Outcome, Fatal> {
     }
 }
 
+/// What is counted wrongly: nothing, outside of a simulation of these faults.
+fn miscount(reign: &Reign) -> Miscount {
+    let runtime = reign.context.runtime();
+    Miscount {
+        by_name: runtime.fault("director.counts_logs_by_name"),
+        as_desired: runtime.fault("director.counts_desired_logs"),
+    }
+}
+
+/// Where a log is. Where it is its name, it is whoever has that.
+fn whereabouts<'a>(
+    set: &LockSet<'_>,
+    nodes: &'a Registry,
+    store: StoreId,
+    service: &ServiceRef,
+) -> Whereabouts<'a> {
+    let found = nodes.find(service, store);
+    let named = nodes.named(service).filter(|_| set.miscount.by_name);
+    match (found, named) {
+        (Whereabouts::Lost(_), Some(pid)) => Whereabouts::Up(pid),
+        (found, _) => found,
+    }
+}
+
 async fn attempt(reign: &Reign, store: StoreId, pid: Pid) -> Attempt {
     let request = LockRequest { epoch: reign.epoch, director: reign.context.pid().incarnation };
     let target = Target::from(&pid);
@@ -135,7 +160,13 @@ async fn attempt(reign: &Reign, store: StoreId, pid: Pid) -> Attempt {
 fn took(set: &mut LockSet<'_>, attempt: Attempt) -> Result<(), Fatal> {
     let Attempt { store, pid, result } = attempt;
     match result {
-        Ok(answer) => set.answered(store, pid, answer),
+        Ok(mut answer) => {
+            if set.miscount.by_name {
+                // Else the choice of the version would find the contradiction.
+                answer.known_committed = Version::ZERO;
+            }
+            set.answered(store, pid, answer);
+        }
         Err(error) if is_superseded(&error) => {
             let by = "a log is locked by a later epoch or director";
             return Err(Fatal::superseded_says(&error, by));
