@@ -121,7 +121,8 @@ controls! {
     a_director_that_recovers_only_to_what_is_known_committed:
         "director.recover_to_known_committed" among "kill" within 8 by LOST;
     a_director_that_skips_the_system_transaction:
-        "director.skip_system_transaction" within 4 by ["stored_config_is_recorded"];
+        "director.skip_system_transaction" within 4
+        by ["stored_config_is_recorded", "ready_is_stored"];
     a_proxy_that_sends_no_empty_batch: "commit_proxy.no_empty_batch" within 4 by ["starts"];
     a_director_that_counts_logs_by_name:
         "director.counts_logs_by_name" among "wipe log", "kill" within 8

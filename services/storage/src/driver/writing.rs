@@ -28,6 +28,8 @@ impl Driver {
                     continue;
                 }
                 Urgency::Now => now,
+                // Nothing more is pulled before it, so there is nothing to wait for.
+                Urgency::Soon if stream.is_congested(self.limits.window_bytes) => now,
                 Urgency::Soon => *self.due.entry(*tag).or_insert(now + self.limits.flush_delay),
             };
             if due > now {

@@ -1,8 +1,9 @@
 //! A configuration once told is never followed by an older one (invariant 11). Where every coordinator
 //! has lost its disk, that holds of those alone in whose epoch commits were accepted: only they are in
-//! storage too.
+//! storage too. It does not hold then of what the coordinators' leader has changed past a director, and
+//! has said to be recorded and not yet durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plinth_system_config::Stamp;
 use plinth_types::Epoch;
@@ -13,14 +14,22 @@ use crate::history::{Moment, Told};
 pub const NAME: &str = "config_never_goes_back";
 
 /// Answers the first breach. `accepted` has the epochs that are known to have accepted commits, with
-/// the moment when that was known; without it, no coordinator has lost its disk.
+/// the moment when that was known; without it, no coordinator has lost its disk. `recorded` has the
+/// changes that may be at the coordinators only.
 #[must_use]
-pub fn check(told: &[Told], accepted: Option<&BTreeMap<Epoch, Moment>>) -> Option<String> {
+pub fn check(
+    told: &[Told],
+    accepted: Option<&BTreeMap<Epoch, Moment>>,
+    recorded: &BTreeSet<Stamp>,
+) -> Option<String> {
     // By the moment of the answer: what was known then binds whoever asks later.
     let binds = |told: &Told| match accepted {
         None => Some((told.ended, told.stamp)),
         Some(accepted) => {
             let since = accepted.get(&told.stamp.epoch)?;
+            if recorded.contains(&told.stamp) {
+                return None;
+            }
             Some((told.ended.max(*since), told.stamp))
         }
     };
@@ -48,6 +57,7 @@ mod tests {
             let stamp = Stamp { epoch: Epoch(epoch), config_version: ConfigVersion(epoch) };
             Told { stamp, parameters: Parameters::default(), began, ended }
         };
+        let check = |told: &[Told], accepted| check(told, accepted, &BTreeSet::new());
         assert_eq!(check(&[told(1, 1, 2), told(2, 3, 4), told(2, 5, 6)], None), None);
         assert_eq!(check(&[told(2, 1, 3), told(1, 2, 4)], None), None);
         let back = [told(2, 1, 2), told(1, 4, 5)];
@@ -56,5 +66,8 @@ mod tests {
         assert!(check(&back, Some(&accepted(3))).is_some());
         assert_eq!(check(&back, Some(&accepted(6))), None);
         assert_eq!(check(&back, Some(&BTreeMap::new())), None);
+        let recorded = BTreeSet::from([back[0].stamp]);
+        assert_eq!(super::check(&back, Some(&accepted(3)), &recorded), None);
+        assert!(super::check(&back, None, &recorded).is_some());
     }
 }

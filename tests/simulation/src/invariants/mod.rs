@@ -21,7 +21,7 @@ pub mod watches_tell_what_is;
 use plinth_system_config::Parameters;
 
 use crate::findings::Findings;
-use crate::history::History;
+use crate::history::{ChangeFate, History};
 
 /// Checks what the users' history must satisfy. `first` are the parameters that the cluster began with.
 pub fn check_history(history: &History, first: &Parameters, findings: &Findings) {
@@ -40,9 +40,13 @@ pub fn check_history(history: &History, first: &Parameters, findings: &Findings)
         watches_tell_what_is::check(writes, &record.sights),
     );
     let accepted = record.is_wiped.then_some(&record.accepted);
+    let recorded = record.changes.iter().filter_map(|change| match &change.fate {
+        ChangeFate::Recorded(stamp, _) | ChangeFate::Unknown(stamp, _) => Some(*stamp),
+        ChangeFate::Durable(..) | ChangeFate::Refused => None,
+    });
     findings.report_all(
         config_never_goes_back::NAME,
-        config_never_goes_back::check(&record.configs, accepted),
+        config_never_goes_back::check(&record.configs, accepted, &recorded.collect()),
     );
     findings.report_all(
         config_identity::NAME,
