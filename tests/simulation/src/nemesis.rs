@@ -56,6 +56,8 @@ const UNNOTICED: &str = "disk.unnoticed_block";
 const WRONG_CLOCK: Duration = Duration::from_secs(11 * 60 * 60);
 /// Milliseconds within which a fault follows another one at once, where it does.
 const AT_ONCE: u64 = 60;
+/// Milliseconds by which a node that is cut off from all others is so longer than a fault lasts.
+const MISSED: u64 = 3_000;
 /// The slowest that a slow network or disk gets.
 const SLOW: Duration = Duration::from_millis(300);
 
@@ -451,6 +453,13 @@ impl Nemesis {
                 Some(format!("{a} and {b} are cut off from each other, {for_a_while}"))
             }
             Kind::Isolate => {
+                // One at a time, and long enough, mostly, that the others go on without it.
+                let is_cut = |(_, undo): &(_, Undo)| matches!(undo, Undo::Repair(..));
+                if self.undo.iter().any(is_cut) {
+                    return None;
+                }
+                let until = until + Duration::from_millis(self.random.next_u64() % MISSED);
+                let for_a_while = format!("for {} ms", (until - sim.elapsed()).as_millis());
                 for other in nodes.iter().filter(|other| *other != node) {
                     sim.partition(node.as_str(), other.as_str());
                     self.undo.push((until, Undo::Repair(node.clone(), other.clone())));

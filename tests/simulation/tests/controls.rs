@@ -87,7 +87,8 @@ controls! {
     a_proxy_that_answers_before_the_sequencer_knows:
         "commit_proxy.answer_before_reported" within 4 by STALE;
     a_proxy_that_skips_the_confirmation:
-        "commit_proxy.skip_confirmation" among "isolate" within 40 by STALE;
+        "commit_proxy.skip_confirmation" among "isolate" within 40
+        by ["sideband", "increment", "versions_follow_real_time", "real time", "watches", "lists"];
     a_proxy_that_ignores_what_resolvers_say:
         "commit_proxy.ignore_verdicts" within 8 by UNSERIALIZABLE;
     a_proxy_whose_atomic_operations_conflict_with_nobody:
