@@ -26,7 +26,7 @@ use crate::fatal::Fatal;
 use crate::plan::Plan;
 use crate::registry::Registry;
 use crate::reign::Reign;
-use crate::teams::{self, LogSite, Step, View};
+use crate::teams::{self, Leaving, LogSite, Step, View};
 
 /// What has been seen over time.
 #[derive(Default)]
@@ -39,6 +39,8 @@ struct Memory {
     retired: BTreeSet<StoreId>,
     /// Since when the logs could be spread better.
     uneven: Option<Instant>,
+    /// Since when something of the epoch has been on nodes that are being drained.
+    leaving: Option<Instant>,
     /// What was lacking at the last look.
     lacking: Vec<String>,
 }
@@ -98,7 +100,9 @@ async fn replicate(reign: &Reign, book: &Book, mut account: Account) -> Fatal {
         let sight = look(reign, book, &mut memory).await;
         let view = sight.view();
         reign.progress.show_copies(copies(&sight), memory.degraded(teams::degraded(&view)));
-        match teams::next(&view) {
+        let step = teams::next(&view);
+        let is_still = step.is_none();
+        match step {
             Some(Step::Change(change)) => {
                 let next = change.apply(view.recorded, &view.node_entries());
                 let changed = amend(reign, book, &mut account, next, change.describe()).await;
@@ -113,6 +117,9 @@ async fn replicate(reign: &Reign, book: &Book, mut account: Account) -> Fatal {
         }
         retire(reign, &sight, &mut memory).await;
         if let Some(fatal) = spread(reign, &sight, &mut memory).await {
+            return fatal;
+        }
+        if is_still && let Some(fatal) = leave(reign, &sight, &mut memory).await {
             return fatal;
         }
         let is_busy = sight.plan.layout().storage_teams.iter().any(|team| !team.joining.is_empty());
@@ -224,7 +231,7 @@ fn copies(sight: &Sight) -> Vec<CopyProgress> {
     copies
 }
 
-/// Has a foreman make a storage or a log. It is recruited once it answers.
+/// Has a foreman make a worker. It is recruited once it answers.
 async fn make(reign: &Reign, nodes: &Registry, service: ServiceRef, memory: &mut Memory) {
     let Some(report) = nodes.node(&service.node) else { return };
     let foreman = Target::from(&report.foreman);
@@ -236,7 +243,9 @@ async fn make(reign: &Reign, nodes: &Registry, service: ServiceRef, memory: &mut
         peers.call(&foreman, &CREATE, &request, epoch, MAKE_LIMIT + PROBE_LIMIT).await
     };
     let failed = match made.await {
-        Ok(worker) if worker.store.is_some() => {
+        Ok(worker)
+            if worker.pid.is_some() && worker.store.is_some() == service.kind().is_durable() =>
+        {
             tracing::info!(%service, store = ?worker.store, "made");
             return;
         }
@@ -274,6 +283,38 @@ async fn spread(reign: &Reign, sight: &Sight, memory: &mut Memory) -> Option<Fat
     }
     memory.unable.insert(service.node, Instant::now() + REPLICATION_PAUSE);
     None
+}
+
+/// Ends the epoch, if something of it is on nodes that are being drained and others stand by in its
+/// place. Has them made before. Never at once: where the next epoch is on such a node again, there is a
+/// pause between the attempts.
+async fn leave(reign: &Reign, sight: &Sight, memory: &mut Memory) -> Option<Fatal> {
+    let Some(leaving) = sight.view().leaving(reign.context.service()) else {
+        memory.leaving = None;
+        return None;
+    };
+    let since = *memory.leaving.get_or_insert_with(Instant::now);
+    let standing = match leaving {
+        Leaving::Make(service) => {
+            make(reign, &sight.nodes, service, memory).await;
+            return None;
+        }
+        Leaving::Ready(standing) => standing,
+    };
+    if since.elapsed() < SPREAD_AFTER {
+        return None;
+    }
+    let peers = reign.context.peers();
+    for (service, pid) in standing {
+        let target = Target::from(&pid);
+        let answer = peers.call(&target, &INFO, &Nothing {}, Some(reign.epoch), PROBE_LIMIT).await;
+        if !answer.is_ok_and(|info| info.pid.incarnation == pid.incarnation) {
+            memory.unable.insert(service.node, Instant::now() + REPLICATION_PAUSE);
+            return None;
+        }
+    }
+    reign.mark("director.leaves_draining_nodes");
+    Some(Fatal::new("others stand by for what is on nodes that are being drained"))
 }
 
 /// Orders storages away that no layout names any more, one at a time. Their foreman makes sure of it.

@@ -36,6 +36,7 @@
 //! is ordered away while it is being taken in, not even by a director that is no longer the latest. And
 //! none is while a copy is lacking.
 
+mod leaving;
 mod logs;
 mod view;
 
@@ -47,6 +48,7 @@ use plinth_system_config::{
 };
 use plinth_types::{NodeId, ServiceRef, StoreId, Tag};
 
+pub(crate) use self::leaving::Leaving;
 pub(crate) use self::logs::LogSite;
 pub(crate) use self::view::View;
 
@@ -117,7 +119,7 @@ impl Change {
         let mut next = recorded.clone();
         next.config.config_version = recorded.config.config_version.next();
         for (node, entry) in nodes {
-            next.config.nodes.insert(node.clone(), entry.clone());
+            NodeEntry::note(&mut next.config.nodes, node, entry.clone());
         }
         for team in &mut next.config.layout.storage_teams {
             self.apply_to(team);
@@ -190,6 +192,10 @@ fn of_newcomer(view: &View<'_>, store: StoreId, service: &ServiceRef) -> Option<
         let why = format!("it has been gone for {} s", view.gone(store).as_secs());
         return Some(Change::Cancel { store, service, why });
     }
+    if !view.is_usable(&service.node) {
+        let why = format!("{} is being drained", service.node);
+        return Some(Change::Cancel { store, service, why });
+    }
     let layout = &view.recorded.config.layout;
     let mut places = layout.storage_teams.iter().flat_map(|team| {
         let newcomers = team.joining.iter().filter(|newcomer| newcomer.store == store);
@@ -202,6 +208,7 @@ fn of_newcomer(view: &View<'_>, store: StoreId, service: &ServiceRef) -> Option<
             !view.is_current(member, team.tag)
                 || view.is_lagging(member)
                 || view.is_crowded(member, &service.node)
+                || view.is_to_go(member)
         }
     };
     if places.any(is_wanted) {
@@ -238,7 +245,8 @@ fn surplus(view: &View<'_>) -> Option<Change> {
         };
         let rank = |member: &&StorageMember<ServiceRef>| {
             let crowd = zones.get(&view.zone(&member.service.node)).copied();
-            (!is_whole(member.store), crowd, member.store)
+            let is_to_go = view.is_to_go(member.store);
+            (!is_whole(member.store), is_to_go, crowd, member.store)
         };
         let StorageMember { store, service } =
             team.members.iter().filter(can_leave).max_by_key(rank)?.clone();
@@ -251,7 +259,8 @@ fn surplus(view: &View<'_>) -> Option<Change> {
 /// A copy that is wanted, and who is to take it.
 fn wanted(view: &View<'_>) -> Option<Step> {
     let members = view.members();
-    // What is lost comes first, then what is too little, then what could be spread better.
+    // What is lost comes first, then what is too little, then what is to go, then what could be spread
+    // better.
     let lost = members.iter().find_map(|(store, service)| {
         let why = format!("{service} {}", view.should_leave(*store)?);
         Some((replacing(view, *store), why))
@@ -262,12 +271,20 @@ fn wanted(view: &View<'_>) -> Option<Step> {
         let places: Vec<_> = short.map(|team| (team.tag, None)).collect();
         (!places.is_empty()).then(|| (places, "there are too few copies".to_owned()))
     };
+    let to_go = || {
+        let (store, service) = members.iter().find(|(store, _)| view.is_to_go(**store))?;
+        let places = replacing(view, *store);
+        // It serves on as well as ever: rather that than two copies on one node.
+        let site = view.best_site(&places).filter(|site| !view.has_copy(site, &places));
+        let why = format!("{} is being drained", service.node);
+        site.map(|_| (places, why))
+    };
     let crowded = || {
         let (store, service) = members.iter().find(|(store, _)| view.has_better_place(**store))?;
         let why = format!("{service} shares its zone with another copy");
         Some((replacing(view, *store), why))
     };
-    let (places, why) = lost.or_else(short).or_else(crowded)?;
+    let (places, why) = lost.or_else(short).or_else(to_go).or_else(crowded)?;
     let site = view.best_site(&places)?;
     match view.blank_storage(&site) {
         Some((store, service)) => {

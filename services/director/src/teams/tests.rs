@@ -1,3 +1,5 @@
+mod draining;
+
 use super::*;
 use crate::registry::Registry;
 use crate::samples::{node, pid, recorded, service, worker};
