@@ -33,6 +33,8 @@ use crate::teams::{self, Leaving, LogSite, Step, View};
 struct Memory {
     /// Since when storages of the layout have not answered.
     gone: BTreeMap<StoreId, Instant>,
+    /// Since when newcomers have been whole.
+    whole: BTreeMap<StoreId, Instant>,
     /// Foremen that could not do what they were asked to, and until when they are left alone.
     unable: BTreeMap<NodeId, Instant>,
     /// Storages that were ordered away. They are ordered again, but never recruited.
@@ -51,6 +53,7 @@ struct Sight {
     nodes: Arc<Registry>,
     statuses: BTreeMap<StoreId, Status>,
     gone: BTreeMap<StoreId, Duration>,
+    whole: BTreeMap<StoreId, Duration>,
     backlogs: BTreeMap<StoreId, u64>,
     unable: BTreeSet<NodeId>,
 }
@@ -62,6 +65,7 @@ impl Sight {
             nodes: &self.nodes,
             statuses: &self.statuses,
             gone: &self.gone,
+            whole: &self.whole,
             backlogs: &self.backlogs,
             unable: &self.unable,
         }
@@ -69,6 +73,29 @@ impl Sight {
 }
 
 impl Memory {
+    /// Notes since when newcomers have been whole, and answers for how long. One that does not answer for
+    /// a moment has not lost what it has.
+    fn note_whole(
+        &mut self,
+        plan: &Plan,
+        statuses: &BTreeMap<StoreId, Status>,
+        now: Instant,
+    ) -> BTreeMap<StoreId, Duration> {
+        let joining = plan.layout().storage_teams.iter().flat_map(|team| &team.joining);
+        let joining: BTreeSet<StoreId> = joining.map(|newcomer| newcomer.store).collect();
+        self.whole.retain(|store, _| joining.contains(store));
+        for store in joining {
+            let is_whole = |status: &&Status| {
+                status.epoch == plan.layout().epoch
+                    && status.tags.iter().all(|tag| tag.copying.is_none())
+            };
+            if statuses.get(&store).filter(is_whole).is_some() {
+                self.whole.entry(store).or_insert(now);
+            }
+        }
+        self.whole.iter().map(|(store, since)| (*store, now - *since)).collect()
+    }
+
     /// What is told to be lacking: what was lacking at the last look too. A storage that is slow to
     /// answer once is not missed.
     fn degraded(&mut self, lacking: Vec<String>) -> Vec<String> {
@@ -173,6 +200,7 @@ async fn look(reign: &Reign, book: &Book, memory: &mut Memory) -> Sight {
         memory.gone.entry(*store).or_insert(now);
     }
     memory.unable.retain(|_, until| *until > now);
+    let whole = memory.note_whole(&plan, &statuses, now);
     let gone = memory.gone.iter().map(|(store, since)| (*store, now - *since)).collect();
     let unable = memory.unable.keys().cloned().collect();
     let retired = |store: &StoreId| memory.retired.contains(store) && !named.contains_key(store);
@@ -181,7 +209,7 @@ async fn look(reign: &Reign, book: &Book, memory: &mut Memory) -> Sight {
         !(retired(store) && status.tags.is_empty())
     });
     let statuses = recruits.map(|(store, status)| (*store, status.clone())).collect();
-    Sight { plan, nodes, statuses, gone, backlogs, unable }
+    Sight { plan, nodes, statuses, gone, whole, backlogs, unable }
 }
 
 fn storages_up(nodes: &Registry) -> Vec<(ServiceRef, StoreId, plinth_types::Pid)> {

@@ -60,8 +60,8 @@ const LEVEL: u32 = 2;
 pub(crate) enum Change {
     /// A storage begins to take a copy of these tags, each in place of a member or of nobody.
     Join { store: StoreId, service: ServiceRef, places: Vec<(Tag, Option<StoreId>)>, why: String },
-    /// A newcomer has a whole copy.
-    Complete { store: StoreId, service: ServiceRef },
+    /// A newcomer has a whole copy. Whom it replaces leaves, unless it is taken in beside the others.
+    Complete { store: StoreId, service: ServiceRef, beside: bool },
     /// A newcomer is not wanted any more.
     Cancel { store: StoreId, service: ServiceRef, why: String },
     /// A member leaves, and nobody in its place yet.
@@ -99,7 +99,12 @@ impl Change {
             Change::Join { service, places, why, .. } => {
                 format!("{service} joins the team of tag {}: {why}", tags(places))
             }
-            Change::Complete { service, .. } => format!("{service} has a whole copy"),
+            Change::Complete { service, beside: false, .. } => {
+                format!("{service} has a whole copy")
+            }
+            Change::Complete { service, beside: true, .. } => {
+                format!("{service} has a whole copy, beside the others")
+            }
             Change::Cancel { service, why, .. } => format!("{service} no longer joins: {why}"),
             Change::Drop { service, why, .. } => format!("{service} is dropped: {why}"),
             Change::Leave { service, tag, .. } => {
@@ -136,12 +141,12 @@ impl Change {
                     team.joining.push(JoiningMember { store, service, replaces });
                 }
             }
-            Change::Complete { store, .. } => {
+            Change::Complete { store, beside, .. } => {
                 let Some(at) = team.joining.iter().position(|one| one.store == *store) else {
                     return;
                 };
                 let JoiningMember { store, service, replaces } = team.joining.remove(at);
-                team.members.retain(|member| Some(member.store) != replaces);
+                team.members.retain(|member| *beside || Some(member.store) != replaces);
                 team.members.push(StorageMember { store, service });
             }
             Change::Cancel { store, .. } => team.joining.retain(|one| one.store != *store),
@@ -158,9 +163,8 @@ impl Change {
 pub(crate) fn next(view: &View<'_>) -> Option<Step> {
     let joining = view.joining();
     for (store, service) in &joining {
-        if let Some(change) = of_newcomer(view, *store, service)
-            && view.is_provable(&change)
-        {
+        let mut changes = of_newcomer(view, *store, service).into_iter();
+        if let Some(change) = changes.find(|change| view.is_provable(change)) {
             return Some(Step::Change(change));
         }
     }
@@ -182,19 +186,30 @@ pub(crate) fn next(view: &View<'_>) -> Option<Step> {
     wanted(view)
 }
 
-/// What becomes of a newcomer.
-fn of_newcomer(view: &View<'_>, store: StoreId, service: &ServiceRef) -> Option<Change> {
-    let service = service.clone();
-    if view.is_whole(store) {
-        return Some(Change::Complete { store, service });
+/// What may become of a newcomer, the best first.
+fn of_newcomer(view: &View<'_>, store: StoreId, service: &ServiceRef) -> Vec<Change> {
+    let complete = |beside| Change::Complete { store, service: service.clone(), beside };
+    let unwanted = unwanted(view, store, service);
+    let cancel = unwanted.map(|why| Change::Cancel { store, service: service.clone(), why });
+    if !view.is_whole(store) {
+        return cancel.into_iter().collect();
     }
+    if !view.is_stuck(store) {
+        return vec![complete(false)];
+    }
+    // Those who stay can't confirm that a member leaves, but all of them with the newcomer may: then there
+    // is one more, and whoever is of the least use can leave after it.
+    let beside = cancel.is_none().then(|| complete(true));
+    [complete(false)].into_iter().chain(cancel).chain(beside).collect()
+}
+
+/// Why a newcomer is not wanted any more.
+fn unwanted(view: &View<'_>, store: StoreId, service: &ServiceRef) -> Option<String> {
     if view.gone(store) >= view.patience() {
-        let why = format!("it has been gone for {} s", view.gone(store).as_secs());
-        return Some(Change::Cancel { store, service, why });
+        return Some(format!("it has been gone for {} s", view.gone(store).as_secs()));
     }
     if !view.is_usable(&service.node) {
-        let why = format!("{} is being drained", service.node);
-        return Some(Change::Cancel { store, service, why });
+        return Some(format!("{} is being drained", service.node));
     }
     let layout = &view.recorded.config.layout;
     let mut places = layout.storage_teams.iter().flat_map(|team| {
@@ -214,8 +229,7 @@ fn of_newcomer(view: &View<'_>, store: StoreId, service: &ServiceRef) -> Option<
     if places.any(is_wanted) {
         return None;
     }
-    let why = "the team is complete without it".to_owned();
-    Some(Change::Cancel { store, service, why })
+    Some("the team is complete without it".to_owned())
 }
 
 /// A member that is too far behind, where another one has everything.

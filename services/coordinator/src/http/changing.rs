@@ -12,12 +12,12 @@ use plinth_api::coordinator::Appointed;
 use plinth_api::{CallError, ErrorCode};
 use plinth_service::Failure;
 use plinth_system_config::{Recorded, Supply};
-use plinth_types::{Epoch, ServiceRef};
+use plinth_types::ServiceRef;
 use tokio::time::{Instant, sleep};
 
 use crate::config::{READY_LOOK, RECOVERY_PATIENCE};
 use crate::node::{Group, Node};
-use crate::state::{Applied, Command, Refusal};
+use crate::state::{Applied, ClusterState, Command, Refusal};
 
 /// What is asked for.
 pub(super) trait Wish {
@@ -30,15 +30,15 @@ pub(super) trait Wish {
     /// The call's.
     async fn pass_on(&self, node: &Node, appointed: &Appointed) -> Result<Self::Answer, CallError>;
 
-    /// Judges it by what is recorded.
+    /// Judges it by what the coordinators agree on; `recorded` is the configuration of that.
     ///
     /// # Errors
     /// Why it must not be.
     fn judge(
         &self,
         node: &Node,
+        state: &ClusterState,
         recorded: &Recorded,
-        epoch: Epoch,
     ) -> Result<Verdict<Self::Answer>, Failure>;
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn fulfil<W: Wish>(
                 Err(error) if !is_late && is_away(&error) => {}
                 answer => return Ok((appointed.service.clone(), answer?)),
             },
-            (None, Some(recorded)) => match wish.judge(&node, recorded, state.epoch)? {
+            (None, Some(recorded)) => match wish.judge(&node, &state, recorded)? {
                 Verdict::Settled(answer) => return Ok((me(), answer)),
                 Verdict::Due { command, what, answer } if is_late => {
                     let config_version = recorded.config.config_version.next();

@@ -12,13 +12,12 @@ use plinth_api::coordinator::Appointed;
 use plinth_api::{CallError, ErrorCode, Target};
 use plinth_service::{Condition, Failure, Json, Query, patched};
 use plinth_system_config::Recorded;
-use plinth_types::Epoch;
 
 use super::changing::{Verdict, Wish, fulfil, supply};
 use super::{PassedOn, Shared};
 use crate::config::{CHANGE_FORWARD_LIMIT, CHANGE_LIMIT};
 use crate::node::{Node, Place};
-use crate::state::Command;
+use crate::state::{ClusterState, Command};
 
 /// Why parameters may not be changed.
 pub(super) const REFUSALS: &[ErrorCode] = &[
@@ -92,10 +91,10 @@ impl Wish for Change {
     fn judge(
         &self,
         node: &Node,
+        state: &ClusterState,
         recorded: &Recorded,
-        epoch: Epoch,
     ) -> Result<Verdict<ConfigPatched>, Failure> {
-        let expected = recorded.config.config_version;
+        let (expected, epoch) = (recorded.config.config_version, state.epoch);
         self.condition.check(&expected)?;
         let proposal = recorded
             .propose(&self.patch.parameters.0, &supply(node))

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{PassedOn, Shared};
 use crate::node::{Node, Place};
+use crate::state::ClusterState;
 
 /// What a node's foreman is told: the cluster's id once the cluster is founded, and what is ordered
 /// about the node.
@@ -47,8 +48,21 @@ pub(super) async fn nodes(
     }
     let nodes = node.registry().nodes(Instant::now()).cloned().collect();
     let state = node.active().map(|group| group.state());
-    let recorded = state.as_ref().and_then(|state| state.recorded.as_ref());
-    Json(Nodes { nodes, ordered: recorded.map(NodeStanding::all).unwrap_or_default() })
+    Json(Nodes { nodes, ordered: state.map(|state| ordered(&state)).unwrap_or_default() })
+}
+
+/// What is ordered about nodes. What the last ready epoch has on a node is still there until the next one
+/// is ready: its config team must confirm that.
+fn ordered(state: &ClusterState) -> Vec<NodeStanding> {
+    let mut ordered = state.recorded.as_ref().map(NodeStanding::all).unwrap_or_default();
+    for one in &mut ordered {
+        let before = state.ready.iter().flat_map(|ready| ready.config.remaining_on(&one.node));
+        one.remaining.extend(before);
+        one.remaining.sort();
+        one.remaining.dedup();
+        one.drained = one.remaining.is_empty();
+    }
+    ordered
 }
 
 /// `POST /v1/nodes`.

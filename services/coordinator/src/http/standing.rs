@@ -10,15 +10,15 @@ use plinth_api::coordinator::Appointed;
 use plinth_api::nodes::{NodeOrdered, ORDER_NODE, OrderNode, refused};
 use plinth_api::{CallError, ErrorCode, Target};
 use plinth_service::{Failure, Json, Query, ordered};
-use plinth_system_config::{Recorded, Standing};
-use plinth_types::{Epoch, NodeId};
+use plinth_system_config::{Recorded, Standing, StandingError};
+use plinth_types::{NodeId, ServiceRef};
 use tokio::time::Instant;
 
 use super::changing::{Verdict, Wish, fulfil, supply};
 use super::{PassedOn, Shared};
 use crate::config::{CHANGE_FORWARD_LIMIT, CHANGE_LIMIT};
 use crate::node::{Node, Place};
-use crate::state::Command;
+use crate::state::{ClusterState, Command};
 
 /// Why a node may not be ordered to stand so.
 pub(super) const REFUSALS: &[ErrorCode] =
@@ -152,14 +152,22 @@ impl Wish for OrderNode {
     fn judge(
         &self,
         node: &Node,
+        state: &ClusterState,
         recorded: &Recorded,
-        epoch: Epoch,
     ) -> Result<Verdict<NodeOrdered>, Failure> {
         let seen = {
             let registry = node.registry();
             let mut reports = registry.nodes(Instant::now());
             reports.find(|report| report.node == self.node).map(|report| report.entry())
         };
+        let epoch = state.epoch;
+        let ready = state.ready.iter().flat_map(|ready| ready.config.remaining_on(&self.node));
+        let services: Vec<ServiceRef> = ready.collect();
+        if self.standing == Standing::Removed && !services.is_empty() {
+            // The config team of the last ready epoch must confirm the next one.
+            let error = StandingError::Remaining { node: self.node.clone(), services };
+            return Err(refused(&error).into());
+        }
         let next = recorded
             .ordered(&self.node, self.standing, seen, &supply(node))
             .map_err(|error| Failure::from(refused(&error)))?;

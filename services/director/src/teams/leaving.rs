@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plinth_api::foreman::{NodeReport, WorkerState};
 use plinth_system_config::Standing;
-use plinth_types::{NodeId, Pid, ServiceKind, ServiceName, ServiceRef, Tag};
+use plinth_types::{NodeId, Pid, ServiceKind, ServiceName, ServiceRef};
 
 use super::View;
 
@@ -92,18 +92,22 @@ impl View<'_> {
         found
     }
 
-    /// What a foreman is to make of a kind: where the layout has the fewest of it.
+    /// What a foreman is to make of a kind: where the layout has the fewest of it. One that can't now is
+    /// waited for, rather than two in one zone.
     fn site_for(&self, kind: ServiceKind) -> Option<ServiceRef> {
         let crowd = self.crowd(kind);
-        let sites = self.usable_nodes().filter(|report| {
-            report.settled && report.kinds.contains(&kind) && !self.unable.contains(&report.node)
+        let makes = |report: &&NodeReport| report.kinds.contains(&kind);
+        let least =
+            self.usable_nodes().filter(makes).map(|report| crowd.get(&report.node)).min()?;
+        let sites = self.usable_nodes().filter(makes).filter(|report| {
+            let is_able = report.settled && !self.unable.contains(&report.node);
+            is_able && crowd.get(&report.node) == least
         });
         let here = |report: &NodeReport| {
             let workers = report.workers.iter().filter(|worker| worker.name.kind == kind);
             workers.count()
         };
-        let best = sites
-            .min_by_key(|report| (crowd.get(&report.node).copied(), here(report), &report.node))?;
+        let best = sites.min_by_key(|report| (here(report), &report.node))?;
         let named = self.named_of(kind);
         let mut names = (1..=u32::MAX).map(|number| ServiceName::new(kind, number));
         names.find_map(|name| {
@@ -121,7 +125,8 @@ impl View<'_> {
             report.kinds.contains(&ServiceKind::Log)
                 || logs.any(|log| log.state == WorkerState::Up && log.store.is_some())
         };
-        self.usable_nodes().filter(can).count() >= self.copies(Tag(1))
+        let copies = self.recorded.config.parameters.replication;
+        self.usable_nodes().filter(can).count() >= usize::try_from(copies).unwrap_or(usize::MAX)
     }
 
     fn usable_nodes(&self) -> impl Iterator<Item = &NodeReport> {

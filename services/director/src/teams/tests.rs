@@ -15,6 +15,7 @@ struct Scene {
     reports: Vec<NodeReport>,
     statuses: BTreeMap<StoreId, Status>,
     gone: BTreeMap<StoreId, Duration>,
+    whole: BTreeMap<StoreId, Duration>,
     backlogs: BTreeMap<StoreId, u64>,
     unable: BTreeSet<NodeId>,
 }
@@ -65,6 +66,7 @@ impl Scene {
             reports: reports.collect(),
             statuses: (11..=13).map(|store| (StoreId(store), whole(store))).collect(),
             gone: BTreeMap::new(),
+            whole: BTreeMap::new(),
             backlogs: BTreeMap::new(),
             unable: BTreeSet::new(),
         }
@@ -91,6 +93,7 @@ impl Scene {
             nodes: &nodes,
             statuses: &self.statuses,
             gone: &self.gone,
+            whole: &self.whole,
             backlogs: &self.backlogs,
             unable: &self.unable,
         })

@@ -21,6 +21,8 @@ pub(crate) struct View<'a> {
     pub(crate) statuses: &'a BTreeMap<StoreId, Status>,
     /// How long the storages of the layout that have not answered have not.
     pub(crate) gone: &'a BTreeMap<StoreId, Duration>,
+    /// How long newcomers have been whole without being members.
+    pub(crate) whole: &'a BTreeMap<StoreId, Duration>,
     /// Log bytes that each storage of the layout is behind.
     pub(crate) backlogs: &'a BTreeMap<StoreId, u64>,
     /// Nodes whose foremen could lately not make a storage.
@@ -102,6 +104,11 @@ impl View<'_> {
         self.teams()
             .filter(|team| team.joining.iter().any(|newcomer| newcomer.store == store))
             .all(|team| self.is_current(store, team.tag))
+    }
+
+    /// Whether a newcomer has been whole for so long that whoever must confirm it is not only slow.
+    pub(super) fn is_stuck(&self, store: StoreId) -> bool {
+        self.whole.get(&store).is_some_and(|whole| *whole >= self.patience())
     }
 
     /// Why a member should have a successor.
