@@ -54,6 +54,9 @@ enum Command {
         /// Change parameters, whatever the seed chooses.
         #[arg(long)]
         change_parameters: bool,
+        /// Four nodes, which are drained, used again and removed.
+        #[arg(long, conflicts_with = "lose_node")]
+        drain_nodes: bool,
     },
     /// What a cluster of a size costs, as a line of JSON.
     Cost {
@@ -94,6 +97,9 @@ enum Command {
         /// Change parameters, whatever the seed chooses.
         #[arg(long)]
         change_parameters: bool,
+        /// Four nodes, which are drained, used again and removed.
+        #[arg(long, conflicts_with = "lose_node")]
+        drain_nodes: bool,
     },
 }
 
@@ -107,9 +113,14 @@ fn main() -> ExitCode {
             events,
             lose_node,
             change_parameters,
+            drain_nodes,
         } => {
             let overtaking = overtaking_ms.map(Duration::from_millis);
-            let mut setup = if lose_node { Setup::losing_a_node() } else { Setup::default() };
+            let mut setup = match (lose_node, drain_nodes) {
+                (true, _) => Setup::losing_a_node(),
+                (false, true) => Setup::draining_nodes(),
+                (false, false) => Setup::default(),
+            };
             setup.changes_parameters =
                 change_parameters.then_some(true).or(setup.changes_parameters);
             let setup = Setup { faults: fault, overtaking, kept_events: events, ..setup };
@@ -128,12 +139,14 @@ fn main() -> ExitCode {
             record,
             lose_node,
             change_parameters,
+            drain_nodes,
         } => {
             let mut campaign =
                 Campaign { controls: control, faults: fault, ..Campaign::new(Path::new(SELF)) };
             campaign.jobs = jobs.unwrap_or(campaign.jobs);
             campaign.loses_a_node = lose_node;
             campaign.changes_parameters = change_parameters;
+            campaign.drains_nodes = drain_nodes;
             many(seeds, first, &campaign, record.as_deref())
         }
     };
