@@ -58,6 +58,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// Shows who does what
     Layout(AskArgs),
+    /// Shows the cluster's nodes, or has one drained or removed
+    Nodes(NodesArgs),
     /// Decides what the cluster can't: how it goes on where data or configuration may be lost by it
     Recover(RecoverArgs),
     /// Loads a cluster and measures how it does
@@ -456,6 +458,39 @@ pub struct SetArgs {
     /// Parameters with their new values, such as logs=5 replication=3
     #[arg(required = true, value_name = "NAME=VALUE", value_parser = assignment)]
     pub assignments: Vec<(String, u64)>,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// The flags of `plinth nodes`.
+#[derive(Args, Clone, Debug)]
+pub struct NodesArgs {
+    /// As for every command that asks a cluster.
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// What to do; by default show them
+    #[command(subcommand)]
+    pub action: Option<NodesAction>,
+}
+
+/// What `plinth nodes` does beside showing.
+#[derive(Clone, Debug, Subcommand)]
+pub enum NodesAction {
+    /// Has everything on a node move to other nodes, and gives it nothing new
+    Drain(OrderArgs),
+    /// Uses a node again that is being drained, or was removed
+    Use(OrderArgs),
+    /// Removes a node that is drained
+    Remove(OrderArgs),
+}
+
+/// The flags of an order about a node.
+#[derive(Args, Clone, Debug)]
+pub struct OrderArgs {
+    /// The node, such as node-4
+    #[arg(value_name = "NODE")]
+    pub on: NodeId,
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,

@@ -52,6 +52,10 @@ pub fn main() -> ExitCode {
             Some(cli::ConfigAction::Set(set)) => operator::set(&args.ask, set),
         },
         Command::Layout(args) => operator::ask(args, "/v1/layout"),
+        Command::Nodes(args) => match &args.action {
+            None => operator::ask(&args.ask, "/v1/nodes"),
+            Some(action) => operator::order(&args.ask, action),
+        },
         Command::Recover(args) => recover::recover(args),
         Command::Bench(args) => bench::bench(args),
     }

@@ -1,5 +1,5 @@
-//! The commands that ask a running cluster: `status`, `config`, `layout`, and `health` of one
-//! service; and `config set`, which changes it.
+//! The commands that ask a running cluster: `status`, `config`, `layout`, `nodes`, and `health` of one
+//! service; and `config set` and `nodes drain`, `use` and `remove`, which change it.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use crate::cli::{AskArgs, HealthArgs, SetArgs};
+use crate::cli::{AskArgs, HealthArgs, NodesAction, OrderArgs, SetArgs};
 use crate::process::{FAILURE, USAGE};
 
 /// How long an answer may take.
@@ -56,6 +56,7 @@ pub(crate) fn request(
 enum Sent<'a> {
     Nothing,
     Post(&'a Value),
+    Delete,
     /// A change, under the tag that it is made on.
     Patch {
         tag: &'a str,
@@ -113,6 +114,7 @@ fn exchange(
     let mut request = match sent {
         Sent::Nothing => client.get(url),
         Sent::Post(body) => client.post(url).json(body),
+        Sent::Delete => client.delete(url),
         Sent::Patch { tag, body } => client.patch(url).header("If-Match", *tag).json(body),
     };
     if let Some(file) = &args.admin_token_file {
@@ -206,6 +208,42 @@ fn outcome(document: &Value) -> String {
     if changed.is_none_or(Vec::is_empty) { words } else { format!("{table}\n{words}") }
 }
 
+/// Gives an order about a node, and prints what became of it.
+pub(crate) fn order(args: &AskArgs, action: &NodesAction) -> ExitCode {
+    let nothing = Value::Null;
+    let (OrderArgs { on, dry_run }, drain, sent) = match action {
+        NodesAction::Drain(order) => (order, "/drain", Sent::Post(&nothing)),
+        NodesAction::Use(order) => (order, "/drain", Sent::Delete),
+        NodesAction::Remove(order) => (order, "", Sent::Delete),
+    };
+    let query = if *dry_run { "?dry_run=true" } else { "" };
+    match exchange(args, &format!("/v1/nodes/{on}{drain}{query}"), &sent, CHANGE) {
+        Ok(Answer { document, .. }) if args.json => println!("{document}"),
+        Ok(Answer { document, .. }) => println!("{}", ordered(&document)),
+        Err(refused) => return failed(refused.into()),
+    }
+    ExitCode::SUCCESS
+}
+
+/// What became of an order, for people.
+fn ordered(document: &Value) -> String {
+    let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (node, number) = (text("node"), document.get("config_version").map(Value::to_string));
+    let number = number.unwrap_or_default();
+    let standing = text("standing").replace('_', " ");
+    let words = match text("state") {
+        "dry_run" => format!("{node} would be {standing}; nothing was done"),
+        "unchanged" => format!("{node} is {standing} already, in configuration {number}"),
+        "recorded" => format!(
+            "{node} is {standing} in configuration {number}, which the coordinators have recorded; no epoch was ready, and the next one brings it into storage"
+        ),
+        _ => format!("{node} is {standing}; configuration {number} is durable"),
+    };
+    let remaining = document.get("remaining").and_then(Value::as_array).cloned();
+    let names: Vec<&str> = remaining.iter().flatten().filter_map(Value::as_str).collect();
+    if names.is_empty() { words } else { format!("{words}\nstill there: {}", names.join(", ")) }
+}
+
 /// Asks one service whether it can do its work, and says what is in its way if not.
 pub(crate) fn health(args: &HealthArgs) -> ExitCode {
     let base = args.url.trim_end_matches('/');
@@ -297,6 +335,21 @@ mod tests {
         assert_eq!(told("dry_run", &json!([])), "nothing would change");
         assert_eq!(told("unchanged", &json!([])), "all is so already, in configuration 8");
         assert!(told("recorded", &changed).contains("no epoch was ready"));
+    }
+
+    #[test]
+    fn an_order_is_told_in_words() {
+        let told = |state: &str, standing: &str, remaining: &[&str]| {
+            ordered(&json!({"state": state, "node": "node-4", "standing": standing,
+                "config_version": 8, "remaining": remaining}))
+        };
+        assert_eq!(
+            told("durable", "draining", &["log-1@node-4", "storage-1@node-4"]),
+            "node-4 is draining; configuration 8 is durable\nstill there: log-1@node-4, storage-1@node-4"
+        );
+        assert_eq!(told("dry_run", "removed", &[]), "node-4 would be removed; nothing was done");
+        assert!(told("unchanged", "in_use", &[]).starts_with("node-4 is in use already"));
+        assert!(told("recorded", "draining", &[]).contains("no epoch was ready"));
     }
 
     #[test]

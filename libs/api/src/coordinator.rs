@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::director::PhaseTime;
 use crate::foreman::{NodeOrders, NodeReport};
+use crate::nodes::NodeStanding;
 use crate::{Endpoint, Nothing};
 
 /// The latest appointment.
@@ -85,6 +86,9 @@ pub struct Status {
 pub struct Nodes {
     /// The nodes that have reported lately.
     pub nodes: Vec<NodeReport>,
+    /// The nodes that are being drained, are drained or were removed, whether they report or not.
+    #[serde(default)]
+    pub ordered: Vec<NodeStanding>,
 }
 
 /// What the coordinators hold, read linearizably.

@@ -94,7 +94,7 @@ codes! {
     PreconditionFailed => "precondition_failed", PRECONDITION_FAILED, false, NotCommitted;
     /// A write that needs a condition has none.
     PreconditionRequired => "precondition_required", PRECONDITION_REQUIRED, false, NotCommitted;
-    /// The nodes that report can't satisfy it.
+    /// It can't be satisfied as things are: by the nodes that report, or before a node is drained.
     Unsatisfiable => "unsatisfiable", CONFLICT, false, NotCommitted;
     /// The idempotency id stands for another request.
     IdempotencyMismatch => "idempotency_mismatch", UNPROCESSABLE_ENTITY, false, NotCommitted;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plinth_system_config::NodeSupply;
+use plinth_system_config::{NodeEntry, NodeSupply, Stamp, Standing};
 use plinth_types::{ClusterId, Epoch, NodeId, Pid, ServiceKind, ServiceName, StoreId, Zone};
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +68,12 @@ impl NodeReport {
         }
         NodeSupply { node: self.node.clone(), makes: self.kinds.iter().copied().collect(), runs }
     }
+
+    /// The node as the configuration names it.
+    #[must_use]
+    pub fn entry(&self) -> NodeEntry {
+        NodeEntry::new(self.zone.clone(), self.kinds.clone())
+    }
 }
 
 /// What the coordinators answer to a report.
@@ -80,6 +86,12 @@ pub struct NodeOrders {
     /// The latest epoch.
     #[serde(default)]
     pub epoch: Epoch,
+    /// What the administrator has ordered about the node.
+    #[serde(default)]
+    pub standing: Standing,
+    /// The configuration that says so. One that was heard before a newer one counts no more.
+    #[serde(default)]
+    pub stamp: Stamp,
 }
 
 /// Asks for workers.

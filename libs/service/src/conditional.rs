@@ -2,10 +2,12 @@
 
 use std::fmt::Display;
 
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use plinth_api::config::{ConfigPatched, PatchState};
+use plinth_api::nodes::NodeOrdered;
 use plinth_api::{ErrorCode, HEADER_SERVED_BY};
+use plinth_types::ConfigVersion;
 
 use crate::tagged::entity_tag;
 use crate::{Failure, Json};
@@ -63,14 +65,28 @@ impl Condition {
 /// A change's answer: 200, or 202 while it is not in storage yet, with the ETag of the configuration
 /// and who has made it.
 pub fn patched(by: Option<HeaderValue>, answer: ConfigPatched) -> Response {
-    let tag = HeaderValue::try_from(entity_tag(&answer.config_version));
-    let state = answer.state;
-    let mut response = Json(answer).into_response();
+    let (state, config_version) = (answer.state, answer.config_version);
+    changed(by, state, config_version, Json(answer))
+}
+
+/// An order's answer, in the same way.
+pub fn ordered(by: Option<HeaderValue>, answer: NodeOrdered) -> Response {
+    let (state, config_version) = (answer.state, answer.config_version);
+    changed(by, state, config_version, Json(answer))
+}
+
+fn changed(
+    by: Option<HeaderValue>,
+    state: PatchState,
+    config_version: ConfigVersion,
+    answer: impl IntoResponse,
+) -> Response {
+    let mut response = answer.into_response();
     if state == PatchState::Recorded {
         *response.status_mut() = StatusCode::ACCEPTED;
     }
     let headers = response.headers_mut();
-    if let Ok(tag) = tag {
+    if let Ok(tag) = HeaderValue::try_from(entity_tag(&config_version)) {
         headers.insert(header::ETAG, tag);
     }
     if let Some(by) = by {

@@ -31,7 +31,7 @@ pub struct Supply(pub Vec<NodeSupply>);
 
 impl Supply {
     /// How many nodes can run a worker of this kind.
-    fn nodes(&self, kind: ServiceKind) -> u64 {
+    pub(crate) fn nodes(&self, kind: ServiceKind) -> u64 {
         self.0.iter().filter(|node| node.room(kind) > 0).count() as u64
     }
 
@@ -183,8 +183,9 @@ impl Recorded {
         let changed: Vec<(Parameter, Parameter)> =
             pairs.filter(|(before, after)| before.value != after.value).collect();
         if errors.is_empty() {
-            let raised = changed.iter().filter(|(before, after)| after.value > before.value);
-            errors.extend(raised.filter_map(|(_, after)| unsatisfied(after, supply)));
+            let (raised, supply) = (changed.iter(), self.config.usable(supply));
+            let raised = raised.filter(|(before, after)| after.value > before.value);
+            errors.extend(raised.filter_map(|(_, after)| unsatisfied(after, &supply)));
         }
         if errors.is_empty() {
             let next = self.with_parameters(after.clone());
@@ -227,7 +228,7 @@ fn as_asked(mut problem: ParameterError, changes: &BTreeMap<String, u64>) -> Par
 }
 
 /// Why the nodes that report can't satisfy a parameter.
-fn unsatisfied(parameter: &Parameter, supply: &Supply) -> Option<ChangeError> {
+pub(crate) fn unsatisfied(parameter: &Parameter, supply: &Supply) -> Option<ChangeError> {
     let Parameter { name, value, .. } = *parameter;
     let spread: &[ServiceKind] = match name {
         "replication" => &[ServiceKind::Storage, ServiceKind::Log],

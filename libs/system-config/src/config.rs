@@ -11,6 +11,8 @@ use plinth_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::Standing;
+
 /// A service as memory knows it.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
@@ -45,7 +47,7 @@ pub struct SystemConfig<S = Service> {
     pub parameters: Parameters,
     /// Policies.
     pub policies: Policies,
-    /// The nodes that were ever seen and not removed.
+    /// The nodes that were ever seen, those that were removed included.
     pub nodes: BTreeMap<NodeId, NodeEntry>,
     /// Who does what.
     pub layout: Layout<S>,
@@ -69,6 +71,17 @@ pub struct NodeEntry {
     pub zone: Zone,
     /// The kinds of worker that its foreman can make.
     pub kinds: Vec<ServiceKind>,
+    /// What the administrator has ordered about it. Left out where that is nothing.
+    #[serde(default, skip_serializing_if = "Standing::is_in_use")]
+    pub standing: Standing,
+}
+
+impl NodeEntry {
+    /// A node about which nothing is ordered.
+    #[must_use]
+    pub const fn new(zone: Zone, kinds: Vec<ServiceKind>) -> NodeEntry {
+        NodeEntry { zone, kinds, standing: Standing::InUse }
+    }
 }
 
 /// How copies are placed.

@@ -17,6 +17,7 @@ mod recorded;
 mod rows;
 mod services;
 mod shards;
+mod standing;
 mod validation;
 
 pub use bootstrap::{BootstrapSource, BootstrapStatus, Rejected};
@@ -39,4 +40,5 @@ pub use phases::{RecoveryPhase, UnknownPhase};
 pub use recorded::Stamp;
 pub use rows::{recorded_from_rows, shards_from_rows, system_mutations, system_rows};
 pub use shards::ShardProblem;
+pub use standing::{Standing, StandingError};
 pub use validation::{Invalid, Problem, Shortfall};

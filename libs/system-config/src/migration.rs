@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 /// The newest level of the written form that this release reads and writes.
-pub const FORMAT_LEVEL: u32 = 2;
+pub const FORMAT_LEVEL: u32 = 3;
 
 /// One level up or down.
 struct Step {
@@ -16,8 +16,11 @@ struct Step {
 }
 
 /// The step at index n leads from level n to level n + 1 and back.
-const STEPS: [Step; FORMAT_LEVEL as usize] =
-    [Step { up: from_0_to_1, down: from_1_to_0 }, Step { up: from_1_to_2, down: from_2_to_1 }];
+const STEPS: [Step; FORMAT_LEVEL as usize] = [
+    Step { up: from_0_to_1, down: from_1_to_0 },
+    Step { up: from_1_to_2, down: from_2_to_1 },
+    Step { up: from_2_to_3, down: from_3_to_2 },
+];
 
 /// Why a body can't be brought from one level to the next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,6 +111,20 @@ fn from_2_to_1(config: &mut Map<String, Value>) -> Result<(), String> {
     }
 }
 
+/// Level 2 had no orders about nodes. Where there are none, level 3 is written the same.
+const fn from_2_to_3(_: &mut Map<String, Value>) -> Result<(), String> {
+    Ok(())
+}
+
+fn from_3_to_2(config: &mut Map<String, Value>) -> Result<(), String> {
+    let nodes = config.get("nodes").and_then(Value::as_object);
+    let mut entries = nodes.into_iter().flatten();
+    match entries.find(|(_, entry)| entry.get("standing").is_some()) {
+        Some((node, _)) => Err(format!("level 2 knows no orders about nodes, and {node} has one")),
+        None => Ok(()),
+    }
+}
+
 /// Spelled out, as are the default policies of level 1.
 const LEVEL_2_STORAGE_LOST_MS: u64 = 30_000;
 
@@ -160,6 +177,10 @@ mod tests {
             let error = downgrade(&mut config.clone(), 1).unwrap_err();
             assert_eq!((error.from, error.to), (2, 1), "{config}");
         }
+        let nodes =
+            json!({"node-1": {"zone": "a"}, "node-2": {"zone": "b", "standing": "draining"}});
+        let error = downgrade(&mut json!({"nodes": nodes}), 2).unwrap_err();
+        assert_eq!((error.from, error.to), (3, 2), "{error}");
         assert!(upgrade(&mut json!({}), 0).is_err());
         assert!(upgrade(&mut json!([]), 0).is_err());
     }

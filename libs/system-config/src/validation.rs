@@ -13,7 +13,7 @@ use plinth_types::{
 
 use crate::{
     FORMAT_LEVEL, JoiningMember, Layout, ParameterError, Recorded, ShardMismatch, ShardProblem,
-    StorageTeam, SystemConfig,
+    Standing, StorageTeam, SystemConfig,
 };
 
 /// Something that a configuration must not be.
@@ -50,6 +50,14 @@ pub enum Problem {
     /// A service is on a node that the configuration does not know.
     #[error("{service} is on node {node}, which is not among the nodes")]
     UnknownNode {
+        /// The service.
+        service: ServiceRef,
+        /// Its node.
+        node: NodeId,
+    },
+    /// A service is on a node that was removed.
+    #[error("{service} is on node {node}, which was removed")]
+    RemovedNode {
         /// The service.
         service: ServiceRef,
         /// Its node.
@@ -344,6 +352,10 @@ fn place_problems(config: &SystemConfig<ServiceRef>, problems: &mut Vec<Problem>
         if !config.nodes.contains_key(&service.node) {
             let node = service.node.clone();
             problems.push(Problem::UnknownNode { service: service.clone(), node });
+        }
+        if config.standing(&service.node) == Standing::Removed {
+            let node = service.node.clone();
+            problems.push(Problem::RemovedNode { service: service.clone(), node });
         }
     }
     let layout = &config.layout;

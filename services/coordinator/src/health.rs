@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use plinth_api::coordinator::ClusterHealth;
 use plinth_api::foreman::{NodeReport, WorkerState};
-use plinth_system_config::{Layout, SystemConfig};
+use plinth_system_config::{Layout, NodeEntry, SystemConfig};
 use plinth_types::{NodeId, ServiceKind, ServiceRef, StoreId};
 
 /// What is looked at.
@@ -140,7 +140,11 @@ pub(crate) fn assess(seen: &Seen<'_>) -> ClusterHealth {
             reasons,
         };
     };
-    for node in config.nodes.keys() {
+    // Who is drained may be switched off.
+    let wanted = |(node, entry): &(&NodeId, &NodeEntry)| {
+        entry.standing.is_in_use() || !config.remaining_on(node).is_empty()
+    };
+    for (node, _) in config.nodes.iter().filter(wanted) {
         if !seen.nodes.iter().any(|report| report.node == *node) {
             reasons.push(format!("{node} does not report"));
         }

@@ -1,5 +1,6 @@
 //! Routes: decode, find the leader, call, encode.
 
+mod changing;
 mod config;
 mod founding;
 mod group;
@@ -7,6 +8,7 @@ mod health;
 mod holding;
 mod nodes;
 mod recovering;
+mod standing;
 mod status;
 
 use std::convert::Infallible;
@@ -53,6 +55,10 @@ pub(crate) fn routes() -> Routes<Shared> {
         .observer(routes!(status::layout).fails(LED))
         .observer(routes!(nodes::nodes))
         .service(routes!(nodes::report))
+        .administrator(routes!(standing::drain).fails(LED).fails(standing::REFUSALS))
+        .administrator(routes!(standing::use_again).fails(LED).fails(standing::REFUSALS))
+        .administrator(routes!(standing::remove).fails(LED).fails(standing::REFUSALS))
+        .administrator(routes!(standing::order).fails(LED).fails(standing::REFUSALS))
         .observer(routes!(nodes::processes))
         .observer(routes!(status::recoveries).fails(LED))
         .administrator(routes!(status::begin_recovery).fails(LED).fails(&[ErrorCode::Overloaded]))

@@ -14,7 +14,7 @@ use plinth_api::{Nothing, Target};
 use plinth_service::{Failure, MonitorEnd, watch};
 use plinth_system_config::Parameters;
 use plinth_telemetry::{record_error, recovery_span};
-use plinth_types::{Epoch, Incarnation, ServiceRef};
+use plinth_types::{Epoch, Incarnation, NodeId, ServiceRef};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, Span};
@@ -418,8 +418,12 @@ impl Leader<'_> {
         }
         let mut spent = self.spent.clone();
         spent.extend(state.appointed.as_ref().map(|appointed| appointed.pid.incarnation));
+        let recorded = state.recorded.as_ref();
+        let standing = |node: &NodeId| {
+            recorded.map(|recorded| recorded.config.standing(node)).unwrap_or_default()
+        };
         registry
-            .candidate(now, &spent, &node.context.service().node)
+            .candidate(now, &spent, &node.context.service().node, standing)
             .ok_or_else(|| "no director stands by: start one".to_owned())
     }
 }

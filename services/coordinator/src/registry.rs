@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plinth_api::coordinator::ProcessRow;
 use plinth_api::foreman::{NodeReport, Worker, WorkerState};
+use plinth_system_config::Standing;
 use plinth_types::{
     ClusterId, Incarnation, NodeId, Pid, ServiceKind, ServiceName, ServiceRef, StoreId,
 };
@@ -73,13 +74,15 @@ impl Registry {
     }
 
     /// The director to appoint next: one that stands by and is none of `spent`, on the preferred
-    /// node if there is one.
+    /// node if there is one. A node that is being drained is the last choice, one that was removed
+    /// none.
     #[must_use]
     pub(crate) fn candidate(
         &self,
         now: Instant,
         spent: &BTreeSet<Incarnation>,
         prefer: &NodeId,
+        standing: impl Fn(&NodeId) -> Standing,
     ) -> Option<Candidate> {
         let mut found: Vec<Candidate> = self
             .nodes(now)
@@ -88,13 +91,15 @@ impl Registry {
             .filter(|(_, worker)| worker.state == WorkerState::Up)
             .filter_map(|(node, worker)| Some((node, worker, worker.pid.as_ref()?)))
             .filter(|(_, _, pid)| !spent.contains(&pid.incarnation))
+            .filter(|(node, ..)| standing(node) != Standing::Removed)
             .map(|(node, worker, pid)| Candidate {
                 service: ServiceRef::new(worker.name, node.clone()),
                 pid: pid.clone(),
             })
             .collect();
         found.sort_by_key(|candidate| {
-            (candidate.service.node != *prefer, candidate.service.clone())
+            let node = &candidate.service.node;
+            (standing(node), node != prefer, candidate.service.clone())
         });
         found.into_iter().next()
     }
@@ -174,6 +179,10 @@ mod tests {
         }
     }
 
+    const fn in_use(_: &NodeId) -> Standing {
+        Standing::InUse
+    }
+
     #[test]
     fn a_report_counts_for_three_seconds() {
         let mut registry = Registry::default();
@@ -194,11 +203,33 @@ mod tests {
         let prefer: NodeId = "b".parse().unwrap();
         let mut spent = BTreeSet::new();
         let mut chosen = Vec::new();
-        while let Some(candidate) = registry.candidate(now, &spent, &prefer) {
+        while let Some(candidate) = registry.candidate(now, &spent, &prefer, in_use) {
             spent.insert(candidate.pid.incarnation);
             chosen.push(candidate.pid.incarnation.0);
         }
         assert_eq!(chosen, [2, 1]);
+    }
+
+    #[test]
+    fn a_director_on_a_node_that_is_to_go_is_the_last_choice_or_none() {
+        let mut registry = Registry::default();
+        let now = Instant::now();
+        for (node, incarnation) in [("a", 1), ("b", 2), ("c", 3)] {
+            registry.report(now, report(node, &[incarnation], None));
+        }
+        let standing = |node: &NodeId| match node.as_str() {
+            "a" => Standing::Draining,
+            "b" => Standing::Removed,
+            _ => Standing::InUse,
+        };
+        let prefer: NodeId = "a".parse().unwrap();
+        let mut spent = BTreeSet::new();
+        let mut chosen = Vec::new();
+        while let Some(candidate) = registry.candidate(now, &spent, &prefer, standing) {
+            spent.insert(candidate.pid.incarnation);
+            chosen.push(candidate.pid.incarnation.0);
+        }
+        assert_eq!(chosen, [3, 1]);
     }
 
     #[test]

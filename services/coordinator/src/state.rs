@@ -6,14 +6,14 @@
 //!   it has read. Appointing the next epoch voids whatever the one before still sends.
 //! - A configuration is never replaced by one that is not newer.
 //! - An epoch is ready only once its layout is recorded.
-//! - While no epoch is ready, parameters are changed here. That voids the appointment in the same step:
+//! - While no epoch is ready, parameters and orders about nodes are changed here. That voids the appointment in the same step:
 //!   a director that has read the configuration of before can neither record nor become ready.
 
 use plinth_api::coordinator::{Appointed, Founding, ReadyRequest, RecordRequest, Recovery};
 use plinth_system_config::bootstrap::{EPOCH_GAP, Floor};
-use plinth_system_config::{Parameters, Recorded, Stamp};
+use plinth_system_config::{NodeEntry, Parameters, Recorded, Stamp};
 use plinth_types::{
-    ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, Pid, ServiceRef, Version,
+    ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, NodeId, Pid, ServiceRef, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +46,7 @@ pub(crate) struct ClusterState {
     pub(crate) source: String,
     /// The storage that it came from.
     pub(crate) storage: Option<ServiceRef>,
-    /// Why the next epoch begins, where a change of parameters has voided the appointment.
+    /// Why the next epoch begins, where a change of the configuration has voided the appointment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) voided: Option<String>,
 }
@@ -92,6 +92,17 @@ pub(crate) enum Command {
         /// All of them, as they are to be.
         parameters: Parameters,
         /// What changes, for people.
+        what: String,
+    },
+    /// Orders how a node stands while no epoch is ready.
+    Order {
+        /// The number of the configuration that is changed.
+        expected: ConfigVersion,
+        /// The node.
+        node: NodeId,
+        /// What the configuration says of it from now on.
+        entry: NodeEntry,
+        /// What is ordered, for people.
         what: String,
     },
     /// The epoch is ready.
@@ -173,7 +184,11 @@ impl ClusterState {
             }
             Command::Record(request) => self.record(request),
             Command::Configure { expected, parameters, what } => {
-                self.configure(expected, parameters, what)
+                let cause = format!("parameters were changed: {what}");
+                self.configure(expected, cause, |recorded| recorded.with_parameters(parameters))
+            }
+            Command::Order { expected, node, entry, what } => {
+                self.configure(expected, what, |recorded| recorded.with_node(&node, entry))
             }
             Command::MarkReady(request) => self.mark_ready(request),
             Command::Force { expected, recorded } => self.force(expected, recorded),
@@ -341,17 +356,17 @@ impl ClusterState {
     fn configure(
         &mut self,
         expected: ConfigVersion,
-        parameters: Parameters,
-        what: String,
+        cause: String,
+        change: impl FnOnce(&Recorded) -> Recorded,
     ) -> Result<Applied, Refusal> {
         if self.ready_director().is_some() {
             return Err(Refusal::Ready(self.epoch));
         }
         match &self.recorded {
             Some(recorded) if recorded.config.config_version == expected => {
-                self.recorded = Some(recorded.with_parameters(parameters));
+                self.recorded = Some(change(recorded));
                 self.appointed = None;
-                self.voided = Some(format!("parameters were changed: {what}"));
+                self.voided = Some(cause);
                 Ok(Applied::Done)
             }
             recorded => {

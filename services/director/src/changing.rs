@@ -1,5 +1,5 @@
-//! Changes of parameters, as the administrator asks for them. The task that makes every change of the
-//! epoch's configuration ([`crate::replicating`]) makes these too, one at a time.
+//! Changes that the administrator asks for: of parameters, and of how nodes stand. The task that makes
+//! every change of the epoch's configuration ([`crate::replicating`]) makes these too, one at a time.
 //!
 //! A change is judged as a whole before anything is done, then recorded, kept, committed and proved
 //! ([`crate::amending`]), and only then answered. One that asks for other components ends the epoch
@@ -8,10 +8,11 @@
 
 use std::sync::Arc;
 
-use plinth_api::ErrorCode;
 use plinth_api::config::{ConfigPatch, ConfigPatched, PatchState, refused};
+use plinth_api::nodes::{self, NodeOrdered, OrderNode};
+use plinth_api::{ErrorCode, foreman::NodeReport};
 use plinth_service::{Condition, Failure};
-use plinth_system_config::Supply;
+use plinth_system_config::{Recorded, Supply};
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
 use crate::amending::{Account, Book, amend};
@@ -20,12 +21,19 @@ use crate::fatal::Fatal;
 use crate::registry::Registry;
 use crate::reign::Reign;
 
+type Reply<T> = oneshot::Sender<Result<T, Failure>>;
+
 /// A change that is asked for.
-pub(crate) struct Order {
-    patch: ConfigPatch,
-    condition: Condition,
-    dry_run: bool,
-    reply: oneshot::Sender<Result<ConfigPatched, Failure>>,
+pub(crate) enum Order {
+    /// Of parameters.
+    Parameters {
+        patch: ConfigPatch,
+        condition: Condition,
+        dry_run: bool,
+        reply: Reply<ConfigPatched>,
+    },
+    /// Of how a node stands.
+    Node(OrderNode, Reply<NodeOrdered>),
 }
 
 /// The way from those who ask to the task that makes changes. A clone is the same one.
@@ -51,15 +59,12 @@ impl Orders {
     /// # Errors
     /// The change is refused, there are too many at once, or the director ends before it has been
     /// made, so that nobody knows whether it will be.
-    pub(crate) async fn give(
+    pub(crate) async fn give<T>(
         &self,
-        patch: ConfigPatch,
-        condition: Condition,
-        dry_run: bool,
-    ) -> Result<ConfigPatched, Failure> {
+        order: impl FnOnce(Reply<T>) -> Order,
+    ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
-        let order = Order { patch, condition, dry_run, reply };
-        if self.sender.try_send(order).is_err() {
+        if self.sender.try_send(order(reply)).is_err() {
             return Err(Failure::new(ErrorCode::Overloaded, "too many changes at once"));
         }
         answer.await.unwrap_or_else(|_| {
@@ -81,31 +86,55 @@ pub(crate) async fn carry_out(
     account: &mut Account,
     order: Order,
 ) -> Result<(), Fatal> {
-    let Order { patch, condition, dry_run, reply } = order;
     let recorded = book.borrow().recorded.clone();
+    match order {
+        Order::Parameters { patch, condition, dry_run, reply } => {
+            let judged = judge(reign, &recorded, &patch, &condition, dry_run);
+            change_parameters(reign, book, account, recorded, judged, reply).await
+        }
+        Order::Node(order, reply) => order_node(reign, book, account, recorded, order, reply).await,
+    }
+}
+
+/// A change of parameters that is to be made, or what is answered without one.
+type Judged = Result<plinth_system_config::Proposal, Result<ConfigPatched, Failure>>;
+
+fn judge(
+    reign: &Reign,
+    recorded: &Recorded,
+    patch: &ConfigPatch,
+    condition: &Condition,
+    dry_run: bool,
+) -> Judged {
     let config_version = recorded.config.config_version;
-    let judged = condition.check(&config_version).and_then(|()| {
-        let proposal = recorded.propose(&patch.parameters.0, &supply(&reign.nodes()));
-        proposal.map_err(|errors| Failure::from(refused(&errors)))
-    });
+    condition.check(&config_version).map_err(Err)?;
+    let proposal = recorded
+        .propose(&patch.parameters.0, &supply(&reign.nodes()))
+        .map_err(|errors| Err(Failure::from(refused(&errors))))?;
+    let state = match (dry_run, proposal.changed.is_empty()) {
+        (true, _) => PatchState::DryRun,
+        (false, true) => PatchState::Unchanged,
+        (false, false) => return Ok(proposal),
+    };
+    Err(Ok(ConfigPatched::new(proposal, state, config_version, reign.epoch)))
+}
+
+async fn change_parameters(
+    reign: &Reign,
+    book: &Book,
+    account: &mut Account,
+    recorded: Recorded,
+    judged: Judged,
+    reply: Reply<ConfigPatched>,
+) -> Result<(), Fatal> {
     // Whoever has gone away hears nothing, here and below.
     let proposal = match judged {
         Ok(proposal) => proposal,
-        Err(failure) => {
-            let _ = reply.send(Err(failure));
+        Err(answer) => {
+            let _ = reply.send(answer);
             return Ok(());
         }
     };
-    let is_made = match (dry_run, proposal.changed.is_empty()) {
-        (true, _) => Some(PatchState::DryRun),
-        (false, true) => Some(PatchState::Unchanged),
-        (false, false) => None,
-    };
-    if let Some(state) = is_made {
-        let answer = ConfigPatched::new(proposal, state, config_version, reign.epoch);
-        let _ = reply.send(Ok(answer));
-        return Ok(());
-    }
     let (what, begins_epoch) = (proposal.describe(), proposal.begins_epoch());
     let next = recorded.with_parameters(proposal.parameters.clone());
     let config_version = next.config.config_version;
@@ -116,5 +145,36 @@ pub(crate) async fn carry_out(
     if begins_epoch {
         return Err(Fatal::new(format!("parameters were changed: {what}")));
     }
+    Ok(())
+}
+
+/// Orders how a node stands. What follows of it, the looks at the teams and logs bring about.
+async fn order_node(
+    reign: &Reign,
+    book: &Book,
+    account: &mut Account,
+    recorded: Recorded,
+    order: OrderNode,
+    reply: Reply<NodeOrdered>,
+) -> Result<(), Fatal> {
+    let nodes = reign.nodes();
+    let seen = nodes.node(&order.node).map(NodeReport::entry);
+    let next = match recorded.ordered(&order.node, order.standing, seen, &supply(&nodes)) {
+        Ok(Some(next)) if !order.dry_run => next,
+        Ok(next) => {
+            let state = if next.is_some() { PatchState::DryRun } else { PatchState::Unchanged };
+            let _ = reply.send(Ok(order.answer(state, &recorded, reign.epoch)));
+            return Ok(());
+        }
+        Err(error) => {
+            let _ = reply.send(Err(nodes::refused(&error).into()));
+            return Ok(());
+        }
+    };
+    let (config_version, what) = (next.config.config_version, order.describe());
+    tracing::info!(target: "plinth_audit", %config_version, what, "a node is ordered about");
+    let answer = order.answer(PatchState::Durable, &next, reign.epoch);
+    amend(reign, book, account, next, what).await?;
+    let _ = reply.send(Ok(answer));
     Ok(())
 }

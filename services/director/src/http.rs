@@ -7,14 +7,16 @@ use axum::response::Response;
 use http::HeaderMap;
 use plinth_api::config::{ConfigPatch, ConfigPatched, PatchQuery};
 use plinth_api::director::{Appointment, Dismissal, LayoutQuery, LiveLayout, Status};
+use plinth_api::nodes::{NodeOrdered, OrderNode};
 use plinth_api::{ErrorCode, Nothing};
 use plinth_service::{
-    Answer, Condition, FENCED, Fails as _, Failure, Json, Query, Routes, patched,
+    Answer, Condition, FENCED, Fails as _, Failure, Json, Query, Routes, ordered, patched,
 };
 use plinth_types::{Epoch, Incarnation};
 use tokio::time::{Instant, timeout};
 use utoipa_axum::routes;
 
+use crate::changing::Order;
 use crate::config::LAYOUT_WAIT_MAX;
 use crate::desk::Desk;
 use crate::reign::Accepted;
@@ -29,6 +31,15 @@ const CHANGE_REFUSALS: &[ErrorCode] = &[
     ErrorCode::CommitUnknownResult,
 ];
 
+/// Why a node may not be ordered to stand so.
+const ORDER_REFUSALS: &[ErrorCode] = &[
+    ErrorCode::NotReady,
+    ErrorCode::Overloaded,
+    ErrorCode::NotFound,
+    ErrorCode::Unsatisfiable,
+    ErrorCode::CommitUnknownResult,
+];
+
 pub(crate) fn routes() -> Routes<Desk> {
     Routes::new()
         .describe("Plinth director", "Recovers the transaction system and watches over an epoch.")
@@ -36,6 +47,7 @@ pub(crate) fn routes() -> Routes<Desk> {
         .service(routes!(dismiss).fails(FENCED))
         .service(routes!(layout).fails(&[ErrorCode::NotReady]))
         .service(routes!(change).fails(CHANGE_REFUSALS))
+        .service(routes!(order_node).fails(ORDER_REFUSALS))
         .observer(routes!(status))
 }
 
@@ -145,8 +157,27 @@ async fn change(
     if !desk.live.accepts_commits() {
         return Err(Failure::new(ErrorCode::NotReady, "the epoch does not accept commits yet"));
     }
-    let answer = desk.orders.give(patch, condition, query.dry_run).await?;
-    Ok(patched(None, answer))
+    let dry_run = query.dry_run;
+    let order = |reply| Order::Parameters { patch, condition, dry_run, reply };
+    Ok(patched(None, desk.orders.give(order).await?))
+}
+
+/// Orders how a node is to stand, in the same way.
+#[utoipa::path(
+    put,
+    path = "/v1/standing",
+    operation_id = "order_node",
+    request_body = OrderNode,
+    responses((status = 200, description = "What has become of it", body = NodeOrdered))
+)]
+async fn order_node(
+    State(desk): State<Desk>,
+    Json(order): Json<OrderNode>,
+) -> Result<Response, Failure> {
+    if !desk.live.accepts_commits() {
+        return Err(Failure::new(ErrorCode::NotReady, "the epoch does not accept commits yet"));
+    }
+    Ok(ordered(None, desk.orders.give(|reply| Order::Node(order, reply)).await?))
 }
 
 /// The phases of the recovery with their times.

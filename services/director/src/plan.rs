@@ -380,7 +380,7 @@ fn every_node(
     let coordinators = frame.coordinators.iter().map(|coordinator| &coordinator.service);
     for service in layout.services().map(|(_, service)| service).chain(coordinators) {
         let node = &service.node;
-        let zone = || NodeEntry { zone: Zone::of_node(node), kinds: Vec::new() };
+        let zone = || NodeEntry::new(Zone::of_node(node), Vec::new());
         nodes.entry(node.clone()).or_insert_with(zone);
     }
     nodes

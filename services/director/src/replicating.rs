@@ -26,19 +26,23 @@ use crate::fatal::Fatal;
 use crate::plan::Plan;
 use crate::registry::Registry;
 use crate::reign::Reign;
-use crate::teams::{self, LogSite, Step, View};
+use crate::teams::{self, Leaving, LogSite, Step, View};
 
 /// What has been seen over time.
 #[derive(Default)]
 struct Memory {
     /// Since when storages of the layout have not answered.
     gone: BTreeMap<StoreId, Instant>,
+    /// Since when newcomers have been whole.
+    whole: BTreeMap<StoreId, Instant>,
     /// Foremen that could not do what they were asked to, and until when they are left alone.
     unable: BTreeMap<NodeId, Instant>,
     /// Storages that were ordered away. They are ordered again, but never recruited.
     retired: BTreeSet<StoreId>,
     /// Since when the logs could be spread better.
     uneven: Option<Instant>,
+    /// Since when something of the epoch has been on nodes that are being drained.
+    leaving: Option<Instant>,
     /// What was lacking at the last look.
     lacking: Vec<String>,
 }
@@ -49,6 +53,7 @@ struct Sight {
     nodes: Arc<Registry>,
     statuses: BTreeMap<StoreId, Status>,
     gone: BTreeMap<StoreId, Duration>,
+    whole: BTreeMap<StoreId, Duration>,
     backlogs: BTreeMap<StoreId, u64>,
     unable: BTreeSet<NodeId>,
 }
@@ -60,6 +65,7 @@ impl Sight {
             nodes: &self.nodes,
             statuses: &self.statuses,
             gone: &self.gone,
+            whole: &self.whole,
             backlogs: &self.backlogs,
             unable: &self.unable,
         }
@@ -67,6 +73,29 @@ impl Sight {
 }
 
 impl Memory {
+    /// Notes since when newcomers have been whole, and answers for how long. One that does not answer for
+    /// a moment has not lost what it has.
+    fn note_whole(
+        &mut self,
+        plan: &Plan,
+        statuses: &BTreeMap<StoreId, Status>,
+        now: Instant,
+    ) -> BTreeMap<StoreId, Duration> {
+        let joining = plan.layout().storage_teams.iter().flat_map(|team| &team.joining);
+        let joining: BTreeSet<StoreId> = joining.map(|newcomer| newcomer.store).collect();
+        self.whole.retain(|store, _| joining.contains(store));
+        for store in joining {
+            let is_whole = |status: &&Status| {
+                status.epoch == plan.layout().epoch
+                    && status.tags.iter().all(|tag| tag.copying.is_none())
+            };
+            if statuses.get(&store).filter(is_whole).is_some() {
+                self.whole.entry(store).or_insert(now);
+            }
+        }
+        self.whole.iter().map(|(store, since)| (*store, now - *since)).collect()
+    }
+
     /// What is told to be lacking: what was lacking at the last look too. A storage that is slow to
     /// answer once is not missed.
     fn degraded(&mut self, lacking: Vec<String>) -> Vec<String> {
@@ -98,7 +127,9 @@ async fn replicate(reign: &Reign, book: &Book, mut account: Account) -> Fatal {
         let sight = look(reign, book, &mut memory).await;
         let view = sight.view();
         reign.progress.show_copies(copies(&sight), memory.degraded(teams::degraded(&view)));
-        match teams::next(&view) {
+        let step = teams::next(&view);
+        let is_still = step.is_none();
+        match step {
             Some(Step::Change(change)) => {
                 let next = change.apply(view.recorded, &view.node_entries());
                 let changed = amend(reign, book, &mut account, next, change.describe()).await;
@@ -113,6 +144,9 @@ async fn replicate(reign: &Reign, book: &Book, mut account: Account) -> Fatal {
         }
         retire(reign, &sight, &mut memory).await;
         if let Some(fatal) = spread(reign, &sight, &mut memory).await {
+            return fatal;
+        }
+        if is_still && let Some(fatal) = leave(reign, &sight, &mut memory).await {
             return fatal;
         }
         let is_busy = sight.plan.layout().storage_teams.iter().any(|team| !team.joining.is_empty());
@@ -166,6 +200,7 @@ async fn look(reign: &Reign, book: &Book, memory: &mut Memory) -> Sight {
         memory.gone.entry(*store).or_insert(now);
     }
     memory.unable.retain(|_, until| *until > now);
+    let whole = memory.note_whole(&plan, &statuses, now);
     let gone = memory.gone.iter().map(|(store, since)| (*store, now - *since)).collect();
     let unable = memory.unable.keys().cloned().collect();
     let retired = |store: &StoreId| memory.retired.contains(store) && !named.contains_key(store);
@@ -174,7 +209,7 @@ async fn look(reign: &Reign, book: &Book, memory: &mut Memory) -> Sight {
         !(retired(store) && status.tags.is_empty())
     });
     let statuses = recruits.map(|(store, status)| (*store, status.clone())).collect();
-    Sight { plan, nodes, statuses, gone, backlogs, unable }
+    Sight { plan, nodes, statuses, gone, whole, backlogs, unable }
 }
 
 fn storages_up(nodes: &Registry) -> Vec<(ServiceRef, StoreId, plinth_types::Pid)> {
@@ -224,7 +259,7 @@ fn copies(sight: &Sight) -> Vec<CopyProgress> {
     copies
 }
 
-/// Has a foreman make a storage or a log. It is recruited once it answers.
+/// Has a foreman make a worker. It is recruited once it answers.
 async fn make(reign: &Reign, nodes: &Registry, service: ServiceRef, memory: &mut Memory) {
     let Some(report) = nodes.node(&service.node) else { return };
     let foreman = Target::from(&report.foreman);
@@ -236,7 +271,9 @@ async fn make(reign: &Reign, nodes: &Registry, service: ServiceRef, memory: &mut
         peers.call(&foreman, &CREATE, &request, epoch, MAKE_LIMIT + PROBE_LIMIT).await
     };
     let failed = match made.await {
-        Ok(worker) if worker.store.is_some() => {
+        Ok(worker)
+            if worker.pid.is_some() && worker.store.is_some() == service.kind().is_durable() =>
+        {
             tracing::info!(%service, store = ?worker.store, "made");
             return;
         }
@@ -274,6 +311,38 @@ async fn spread(reign: &Reign, sight: &Sight, memory: &mut Memory) -> Option<Fat
     }
     memory.unable.insert(service.node, Instant::now() + REPLICATION_PAUSE);
     None
+}
+
+/// Ends the epoch, if something of it is on nodes that are being drained and others stand by in its
+/// place. Has them made before. Never at once: where the next epoch is on such a node again, there is a
+/// pause between the attempts.
+async fn leave(reign: &Reign, sight: &Sight, memory: &mut Memory) -> Option<Fatal> {
+    let Some(leaving) = sight.view().leaving(reign.context.service()) else {
+        memory.leaving = None;
+        return None;
+    };
+    let since = *memory.leaving.get_or_insert_with(Instant::now);
+    let standing = match leaving {
+        Leaving::Make(service) => {
+            make(reign, &sight.nodes, service, memory).await;
+            return None;
+        }
+        Leaving::Ready(standing) => standing,
+    };
+    if since.elapsed() < SPREAD_AFTER {
+        return None;
+    }
+    let peers = reign.context.peers();
+    for (service, pid) in standing {
+        let target = Target::from(&pid);
+        let answer = peers.call(&target, &INFO, &Nothing {}, Some(reign.epoch), PROBE_LIMIT).await;
+        if !answer.is_ok_and(|info| info.pid.incarnation == pid.incarnation) {
+            memory.unable.insert(service.node, Instant::now() + REPLICATION_PAUSE);
+            return None;
+        }
+    }
+    reign.mark("director.leaves_draining_nodes");
+    Some(Fatal::new("others stand by for what is on nodes that are being drained"))
 }
 
 /// Orders storages away that no layout names any more, one at a time. Their foreman makes sure of it.

@@ -98,9 +98,7 @@ pub(crate) fn recorded() -> Recorded {
             .iter()
             .map(|name| {
                 let report = node(name, name, &[]);
-                let entry =
-                    plinth_system_config::NodeEntry { zone: report.zone, kinds: report.kinds };
-                (report.node, entry)
+                (report.node.clone(), report.entry())
             })
             .collect(),
         layout,

@@ -36,6 +36,7 @@
 //! is ordered away while it is being taken in, not even by a director that is no longer the latest. And
 //! none is while a copy is lacking.
 
+mod leaving;
 mod logs;
 mod view;
 
@@ -47,6 +48,7 @@ use plinth_system_config::{
 };
 use plinth_types::{NodeId, ServiceRef, StoreId, Tag};
 
+pub(crate) use self::leaving::Leaving;
 pub(crate) use self::logs::LogSite;
 pub(crate) use self::view::View;
 
@@ -58,8 +60,8 @@ const LEVEL: u32 = 2;
 pub(crate) enum Change {
     /// A storage begins to take a copy of these tags, each in place of a member or of nobody.
     Join { store: StoreId, service: ServiceRef, places: Vec<(Tag, Option<StoreId>)>, why: String },
-    /// A newcomer has a whole copy.
-    Complete { store: StoreId, service: ServiceRef },
+    /// A newcomer has a whole copy. Whom it replaces leaves, unless it is taken in beside the others.
+    Complete { store: StoreId, service: ServiceRef, beside: bool },
     /// A newcomer is not wanted any more.
     Cancel { store: StoreId, service: ServiceRef, why: String },
     /// A member leaves, and nobody in its place yet.
@@ -97,7 +99,12 @@ impl Change {
             Change::Join { service, places, why, .. } => {
                 format!("{service} joins the team of tag {}: {why}", tags(places))
             }
-            Change::Complete { service, .. } => format!("{service} has a whole copy"),
+            Change::Complete { service, beside: false, .. } => {
+                format!("{service} has a whole copy")
+            }
+            Change::Complete { service, beside: true, .. } => {
+                format!("{service} has a whole copy, beside the others")
+            }
             Change::Cancel { service, why, .. } => format!("{service} no longer joins: {why}"),
             Change::Drop { service, why, .. } => format!("{service} is dropped: {why}"),
             Change::Leave { service, tag, .. } => {
@@ -117,7 +124,7 @@ impl Change {
         let mut next = recorded.clone();
         next.config.config_version = recorded.config.config_version.next();
         for (node, entry) in nodes {
-            next.config.nodes.insert(node.clone(), entry.clone());
+            NodeEntry::note(&mut next.config.nodes, node, entry.clone());
         }
         for team in &mut next.config.layout.storage_teams {
             self.apply_to(team);
@@ -134,12 +141,12 @@ impl Change {
                     team.joining.push(JoiningMember { store, service, replaces });
                 }
             }
-            Change::Complete { store, .. } => {
+            Change::Complete { store, beside, .. } => {
                 let Some(at) = team.joining.iter().position(|one| one.store == *store) else {
                     return;
                 };
                 let JoiningMember { store, service, replaces } = team.joining.remove(at);
-                team.members.retain(|member| Some(member.store) != replaces);
+                team.members.retain(|member| *beside || Some(member.store) != replaces);
                 team.members.push(StorageMember { store, service });
             }
             Change::Cancel { store, .. } => team.joining.retain(|one| one.store != *store),
@@ -156,9 +163,8 @@ impl Change {
 pub(crate) fn next(view: &View<'_>) -> Option<Step> {
     let joining = view.joining();
     for (store, service) in &joining {
-        if let Some(change) = of_newcomer(view, *store, service)
-            && view.is_provable(&change)
-        {
+        let mut changes = of_newcomer(view, *store, service).into_iter();
+        if let Some(change) = changes.find(|change| view.is_provable(change)) {
             return Some(Step::Change(change));
         }
     }
@@ -180,15 +186,30 @@ pub(crate) fn next(view: &View<'_>) -> Option<Step> {
     wanted(view)
 }
 
-/// What becomes of a newcomer.
-fn of_newcomer(view: &View<'_>, store: StoreId, service: &ServiceRef) -> Option<Change> {
-    let service = service.clone();
-    if view.is_whole(store) {
-        return Some(Change::Complete { store, service });
+/// What may become of a newcomer, the best first.
+fn of_newcomer(view: &View<'_>, store: StoreId, service: &ServiceRef) -> Vec<Change> {
+    let complete = |beside| Change::Complete { store, service: service.clone(), beside };
+    let unwanted = unwanted(view, store, service);
+    let cancel = unwanted.map(|why| Change::Cancel { store, service: service.clone(), why });
+    if !view.is_whole(store) {
+        return cancel.into_iter().collect();
     }
+    if !view.is_stuck(store) {
+        return vec![complete(false)];
+    }
+    // Those who stay can't confirm that a member leaves, but all of them with the newcomer may: then there
+    // is one more, and whoever is of the least use can leave after it.
+    let beside = cancel.is_none().then(|| complete(true));
+    [complete(false)].into_iter().chain(cancel).chain(beside).collect()
+}
+
+/// Why a newcomer is not wanted any more.
+fn unwanted(view: &View<'_>, store: StoreId, service: &ServiceRef) -> Option<String> {
     if view.gone(store) >= view.patience() {
-        let why = format!("it has been gone for {} s", view.gone(store).as_secs());
-        return Some(Change::Cancel { store, service, why });
+        return Some(format!("it has been gone for {} s", view.gone(store).as_secs()));
+    }
+    if !view.is_usable(&service.node) {
+        return Some(format!("{} is being drained", service.node));
     }
     let layout = &view.recorded.config.layout;
     let mut places = layout.storage_teams.iter().flat_map(|team| {
@@ -202,13 +223,13 @@ fn of_newcomer(view: &View<'_>, store: StoreId, service: &ServiceRef) -> Option<
             !view.is_current(member, team.tag)
                 || view.is_lagging(member)
                 || view.is_crowded(member, &service.node)
+                || view.is_to_go(member)
         }
     };
     if places.any(is_wanted) {
         return None;
     }
-    let why = "the team is complete without it".to_owned();
-    Some(Change::Cancel { store, service, why })
+    Some("the team is complete without it".to_owned())
 }
 
 /// A member that is too far behind, where another one has everything.
@@ -238,7 +259,8 @@ fn surplus(view: &View<'_>) -> Option<Change> {
         };
         let rank = |member: &&StorageMember<ServiceRef>| {
             let crowd = zones.get(&view.zone(&member.service.node)).copied();
-            (!is_whole(member.store), crowd, member.store)
+            let is_to_go = view.is_to_go(member.store);
+            (!is_whole(member.store), is_to_go, crowd, member.store)
         };
         let StorageMember { store, service } =
             team.members.iter().filter(can_leave).max_by_key(rank)?.clone();
@@ -251,7 +273,8 @@ fn surplus(view: &View<'_>) -> Option<Change> {
 /// A copy that is wanted, and who is to take it.
 fn wanted(view: &View<'_>) -> Option<Step> {
     let members = view.members();
-    // What is lost comes first, then what is too little, then what could be spread better.
+    // What is lost comes first, then what is too little, then what is to go, then what could be spread
+    // better.
     let lost = members.iter().find_map(|(store, service)| {
         let why = format!("{service} {}", view.should_leave(*store)?);
         Some((replacing(view, *store), why))
@@ -262,12 +285,20 @@ fn wanted(view: &View<'_>) -> Option<Step> {
         let places: Vec<_> = short.map(|team| (team.tag, None)).collect();
         (!places.is_empty()).then(|| (places, "there are too few copies".to_owned()))
     };
+    let to_go = || {
+        let (store, service) = members.iter().find(|(store, _)| view.is_to_go(**store))?;
+        let places = replacing(view, *store);
+        // It serves on as well as ever: rather that than two copies on one node.
+        let site = view.best_site(&places).filter(|site| !view.has_copy(site, &places));
+        let why = format!("{} is being drained", service.node);
+        site.map(|_| (places, why))
+    };
     let crowded = || {
         let (store, service) = members.iter().find(|(store, _)| view.has_better_place(**store))?;
         let why = format!("{service} shares its zone with another copy");
         Some((replacing(view, *store), why))
     };
-    let (places, why) = lost.or_else(short).or_else(crowded)?;
+    let (places, why) = lost.or_else(short).or_else(to_go).or_else(crowded)?;
     let site = view.best_site(&places)?;
     match view.blank_storage(&site) {
         Some((store, service)) => {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use plinth_api::foreman::{Announcement, CreateWorker, Health, NodeOrders, NodeReport, Welcome};
 use plinth_service::Context;
 use plinth_store::Disk;
+use plinth_system_config::{Stamp, Standing};
 use plinth_types::{NodeId, ServiceName, ServiceRef, StoreId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -69,6 +70,8 @@ pub(crate) struct Driver {
     snapshot: watch::Sender<Arc<Snapshot>>,
     messages: mpsc::Sender<Message>,
     epoch: Instant,
+    /// What is ordered about the node, by the newest configuration that was heard of.
+    standing: (Stamp, Standing),
 }
 
 impl Driver {
@@ -100,6 +103,7 @@ impl Driver {
             snapshot,
             messages,
             epoch: Instant::now(),
+            standing: (Stamp::default(), Standing::InUse),
         };
         driver.take_stock(disk)?;
         driver.after_step(disk)?;
@@ -204,6 +208,7 @@ impl Driver {
             }
             Message::Orders(orders) => {
                 self.machine.set_epoch(orders.epoch);
+                self.heed(orders.stamp, orders.standing);
                 if let Some(cluster) = orders.cluster
                     && self.directory.bind_to(disk, cluster)?
                 {
@@ -221,6 +226,27 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Says what is ordered about the node, when it is news.
+    fn heed(&mut self, stamp: Stamp, standing: Standing) {
+        let (heard, before) = self.standing;
+        if stamp < heard {
+            return;
+        }
+        self.standing = (stamp, standing);
+        if standing == before {
+            return;
+        }
+        let removed = "this node was removed from the cluster: nothing that is on it is used; DELETE /v1/nodes/{node}/drain takes it back";
+        match standing {
+            Standing::InUse => tracing::info!("this node is in use again"),
+            Standing::Draining => tracing::warn!("this node is being drained"),
+            Standing::Removed => tracing::error!("{removed}"),
+        }
+        let is_removed = standing == Standing::Removed;
+        let check = if is_removed { Err(removed.to_owned()) } else { Ok(()) };
+        self.context.set_check("standing", check);
     }
 
     fn discard(

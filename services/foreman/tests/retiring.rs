@@ -57,7 +57,7 @@ async fn holding(State(told): State<Told>) -> Answer<Holding> {
 
 #[utoipa::path(post, path = "/v1/nodes", request_body = NodeReport, responses((status = 200, body = NodeOrders)))]
 async fn report(State(_told): State<Told>, Json(_report): Json<NodeReport>) -> Answer<NodeOrders> {
-    Ok(Json(NodeOrders { cluster: Some(CLUSTER), epoch: LATEST }))
+    Ok(Json(NodeOrders { cluster: Some(CLUSTER), epoch: LATEST, ..NodeOrders::default() }))
 }
 
 /// Starts workers that do nothing until they are ended.

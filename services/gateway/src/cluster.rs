@@ -10,8 +10,8 @@ use futures::stream::FuturesUnordered;
 use http::HeaderMap;
 use plinth_api::config::{ConfigPatch, ConfigPatched, PATCH_CONFIG, PatchQuery};
 use plinth_api::coordinator::{
-    BeginRecovery, Begun, CarriedOut, CarryOut, ClusterHealth, Members, Nodes, Processes,
-    Recoveries, RecoveryPlan,
+    BeginRecovery, Begun, CarriedOut, CarryOut, ClusterHealth, Members, Processes, Recoveries,
+    RecoveryPlan,
 };
 use plinth_api::director::LiveLayout;
 use plinth_api::gateway::ClusterStatus;
@@ -46,8 +46,8 @@ const CARRYING_OUT: Duration = Duration::from_secs(20);
 /// The refusals of what an operator may have to decide.
 const DECIDED: &[ErrorCode] = &[ErrorCode::NotFound, ErrorCode::DiskFull, ErrorCode::Damaged];
 
-/// How long the coordinators' leader and the director may take for a change of parameters.
-const CHANGE: Duration = Duration::from_secs(19);
+/// How long the coordinators' leader and the director may take for a change of the configuration.
+pub(crate) const CHANGE: Duration = Duration::from_secs(19);
 
 /// Why parameters may not be changed.
 const PATCH_REFUSALS: &[ErrorCode] = &[
@@ -68,13 +68,12 @@ pub(crate) fn routes() -> Routes<Gateway> {
         .administrator(routes!(begin_recovery).fails(LED).fails(&[ErrorCode::Overloaded]))
         .observer(routes!(recovery_plan).fails(LED).fails(DECIDED))
         .administrator(routes!(carry_out).fails(LED).fails(DECIDED).fails(&[ErrorCode::Superseded]))
-        .observer(routes!(nodes).fails(LED))
         .observer(routes!(processes).fails(LED))
         .observer(routes!(members).fails(LED))
 }
 
 /// An answer that another service gave, with its name.
-fn served<T: Serialize>(answer: Answered<T>) -> Response {
+pub(crate) fn served<T: Serialize>(answer: Answered<T>) -> Response {
     let mut response = Json(answer.body).into_response();
     if let Some(by) = answer.served_by {
         response.headers_mut().insert(HEADER_SERVED_BY, by);
@@ -157,7 +156,7 @@ impl Gateway {
 
     /// Gives an order to the first coordinator that can take it, and to no other one once it may
     /// have had an effect.
-    async fn order<Req: Serialize, T: DeserializeOwned>(
+    pub(crate) async fn order<Req: Serialize, T: DeserializeOwned>(
         &self,
         endpoint: &Endpoint<Req, T>,
         request: &Req,
@@ -341,12 +340,6 @@ async fn carry_out(
     Json(request): Json<CarryOut>,
 ) -> Result<Response, Failure> {
     gateway.order(&coordinator::CARRY_OUT, &request, CARRYING_OUT).await.map(served)
-}
-
-/// The nodes and their workers.
-#[utoipa::path(get, path = "/v1/nodes", operation_id = "list_nodes", tag = "cluster", responses((status = 200, body = Nodes)))]
-async fn nodes(State(gateway): State<Gateway>) -> Result<Response, Failure> {
-    gateway.ask(&coordinator::NODES).await.map(served)
 }
 
 /// The processes of the cluster, each with its role.

@@ -21,6 +21,7 @@ mod http;
 mod interactive;
 mod keys;
 mod naming;
+mod nodes;
 mod ranges;
 mod room;
 mod sessions;

@@ -76,6 +76,8 @@ pub struct Campaign {
     pub loses_a_node: bool,
     /// Whether parameters are changed in every seed.
     pub changes_parameters: bool,
+    /// Whether each cluster has four nodes, which are drained and removed.
+    pub drains_nodes: bool,
 }
 
 impl Campaign {
@@ -91,6 +93,7 @@ impl Campaign {
             jobs,
             loses_a_node: false,
             changes_parameters: false,
+            drains_nodes: false,
         }
     }
 
@@ -119,6 +122,12 @@ impl Campaign {
         Campaign { changes_parameters: true, ..self }
     }
 
+    /// The same with clusters of four nodes that are drained and removed.
+    #[must_use]
+    pub fn draining_nodes(self) -> Campaign {
+        Campaign { drains_nodes: true, ..self }
+    }
+
     /// The same with these kinds of what befalls the cluster alone.
     #[must_use]
     pub fn with_faults(mut self, faults: &[&str]) -> Campaign {
@@ -135,7 +144,8 @@ impl Campaign {
         let overtaking = self.overtaking_ms.map(|ms| format!("--overtaking-ms={ms}"));
         let lose_node = self.loses_a_node.then(|| "--lose-node".to_owned());
         let change = self.changes_parameters.then(|| "--change-parameters".to_owned());
-        both.chain(overtaking).chain(lose_node).chain(change).collect()
+        let drain = self.drains_nodes.then(|| "--drain-nodes".to_owned());
+        both.chain(overtaking).chain(lose_node).chain(change).chain(drain).collect()
     }
 
     /// Runs one seed.

@@ -65,15 +65,18 @@ pub struct Setup {
     pub loses_a_node: bool,
     /// Whether parameters are changed meanwhile; without it the seed decides.
     pub changes_parameters: Option<bool>,
+    /// Whether nodes are drained and removed meanwhile.
+    pub drains_nodes: bool,
 }
 
 impl Setup {
-    /// What a seed is about, where nobody says. One in eight loses a node, and another one has its
-    /// parameters changed all the while.
+    /// What a seed is about, where nobody says. One in eight loses a node, one has nodes drained, and
+    /// one has its parameters changed all the while.
     #[must_use]
     pub fn of(seed: u64) -> Setup {
         match seed % 8 {
             0 => Setup::losing_a_node(),
+            2 => Setup::draining_nodes(),
             4 => Setup { changes_parameters: Some(true), ..Setup::default() },
             _ => Setup::default(),
         }
@@ -101,6 +104,21 @@ impl Setup {
             ..Setup::default()
         }
     }
+
+    /// A cluster of four nodes that are drained, used again and removed all the while.
+    #[must_use]
+    pub fn draining_nodes() -> Setup {
+        let parameters = Parameters { storage_lost_ms: 5_000, ..Parameters::default() };
+        Setup {
+            shape: Shape { nodes: 4, parameters, ..Shape::default() },
+            chaos: Duration::from_secs(15)..=Duration::from_secs(25),
+            // A config team of two, which is one of them, can't change its members.
+            knobs: false,
+            changes_parameters: Some(false),
+            drains_nodes: true,
+            ..Setup::default()
+        }
+    }
 }
 
 impl Default for Setup {
@@ -115,6 +133,7 @@ impl Default for Setup {
             kept_events: 0,
             loses_a_node: false,
             changes_parameters: None,
+            drains_nodes: false,
         }
     }
 }
@@ -162,6 +181,7 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
     if let Some(changes) = setup.changes_parameters {
         workloads = workloads.changing(changes);
     }
+    workloads = workloads.draining(setup.drains_nodes);
     // One of the three that have data. No user asks it, since it never answers again.
     let mut doomed = cluster.nodes().get(usize::try_from(seed % 3)?).map(|node| node.id.clone());
     doomed.take_if(|_| !setup.loses_a_node);

@@ -162,7 +162,5 @@ fn shards(storages: &[Worker<'_>], tags: &BTreeSet<Tag>) -> Result<ShardMap, Str
 
 fn nodes(inputs: &Inputs, coordinators: &BTreeSet<ServiceRef>) -> BTreeMap<NodeId, NodeEntry> {
     let named = inputs.foremen.keys().chain(coordinators.iter().map(|service| &service.node));
-    named
-        .map(|node| (node.clone(), NodeEntry { zone: Zone::of_node(node), kinds: Vec::new() }))
-        .collect()
+    named.map(|node| (node.clone(), NodeEntry::new(Zone::of_node(node), Vec::new()))).collect()
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use plinth_system_config::{
     Coordinator, Directory, FORMAT_LEVEL, JoiningMember, Layout, LogEntry, NodeEntry, Parameters,
-    Policies, Recorded, ResolverEntry, Service, ShardMap, StorageMember, StorageTeam, SystemConfig,
+    Policies, Recorded, ResolverEntry, Service, ShardMap, Standing, StorageMember, StorageTeam,
+    SystemConfig,
 };
 use plinth_types::{
     ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, Key, KeyRange, NodeId, Pid, ServiceKind,
@@ -62,8 +63,13 @@ fn parameters() -> impl Strategy<Value = Parameters> {
 
 fn node_entries() -> impl Strategy<Value = BTreeMap<NodeId, NodeEntry>> {
     let kinds = proptest::sample::subsequence(ServiceKind::ALL.to_vec(), 0..=9);
-    let entry = ("[a-z0-9]{1,8}", kinds)
-        .prop_map(|(zone, kinds)| NodeEntry { zone: zone.parse().unwrap(), kinds });
+    let standings = [Standing::InUse, Standing::Draining, Standing::Removed];
+    let standing = proptest::sample::select(standings.to_vec());
+    let entry = ("[a-z0-9]{1,8}", kinds, standing).prop_map(|(zone, kinds, standing)| NodeEntry {
+        zone: zone.parse().unwrap(),
+        kinds,
+        standing,
+    });
     btree_map(nodes(), entry, 0..4)
 }
 
@@ -124,8 +130,11 @@ pub(crate) fn recorded() -> impl Strategy<Value = Recorded> {
     let shards = vec((keys(), tags()), 0..5).prop_map(ShardMap);
     let ids = (any::<[u128; 2]>(), 0..=FORMAT_LEVEL, any::<[u64; 2]>());
     (ids, coordinators, parameters(), node_entries(), layouts(), shards).prop_map(
-        |(ids, coordinators, mut parameters, nodes, mut layout, shards)| {
+        |(ids, coordinators, mut parameters, mut nodes, mut layout, shards)| {
             let ([cluster, group], format_level, [epoch, config_version]) = ids;
+            if format_level < 3 {
+                nodes.values_mut().for_each(|entry| entry.standing = Standing::InUse);
+            }
             if format_level < 2 {
                 // What earlier levels can't say.
                 parameters.storage_lost_ms = Parameters::default().storage_lost_ms;

@@ -2,8 +2,8 @@
 //! longer be read is a cluster that can no longer start.
 
 use plinth_system_config::{
-    DecodeError, EnvelopeError, FORMAT_LEVEL, JoiningMember, Recorded, SystemConfig, decode_stored,
-    encode_stored,
+    DecodeError, EnvelopeError, FORMAT_LEVEL, JoiningMember, Recorded, Standing, SystemConfig,
+    decode_stored, encode_stored,
 };
 use plinth_types::{ServiceRef, StoreId};
 
@@ -21,18 +21,24 @@ fn golden(level: u32) -> Recorded {
             replaces: Some(samples::storage_store(3)),
         }];
     }
+    if level >= 3 {
+        let entry = recorded.config.nodes.get_mut(&samples::node(3)).unwrap();
+        entry.standing = Standing::Draining;
+    }
     recorded
 }
 
-const CONFIGS: [&[u8]; 3] = [
+const CONFIGS: [&[u8]; 4] = [
     include_bytes!("../golden/config-level-0.json"),
     include_bytes!("../golden/config-level-1.json"),
     include_bytes!("../golden/config-level-2.json"),
+    include_bytes!("../golden/config-level-3.json"),
 ];
-const RECORDED: [&[u8]; 3] = [
+const RECORDED: [&[u8]; 4] = [
     include_bytes!("../golden/recorded-level-0.json"),
     include_bytes!("../golden/recorded-level-1.json"),
     include_bytes!("../golden/recorded-level-2.json"),
+    include_bytes!("../golden/recorded-level-3.json"),
 ];
 
 #[test]
@@ -79,8 +85,8 @@ fn a_newer_level_is_refused_with_both_levels() {
             .unwrap();
     let error = decode_stored::<Recorded>(&bytes).unwrap_err();
     assert!(
-        matches!(error, DecodeError::Envelope(EnvelopeError::NewerLevel { found: 6, newest: 2 })),
+        matches!(error, DecodeError::Envelope(EnvelopeError::NewerLevel { found: 7, newest: 3 })),
         "{error}"
     );
-    assert!(error.to_string().contains("level 6") && error.to_string().contains("level 2"));
+    assert!(error.to_string().contains("level 7") && error.to_string().contains("level 3"));
 }

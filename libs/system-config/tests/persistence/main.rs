@@ -11,4 +11,5 @@ mod codec;
 mod golden;
 mod rows;
 mod samples;
+mod standing;
 mod validation;

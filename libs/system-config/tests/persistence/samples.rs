@@ -63,7 +63,7 @@ pub(crate) fn recorded(epoch: u64, config_version: u64) -> Recorded {
             .clone()
             .map(|on| {
                 let kinds = vec![ServiceKind::Log, ServiceKind::Storage];
-                (node(on), NodeEntry { zone: Zone::of_node(&node(on)), kinds })
+                (node(on), NodeEntry::new(Zone::of_node(&node(on)), kinds))
             })
             .collect(),
         layout: Layout {

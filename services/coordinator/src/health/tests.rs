@@ -35,8 +35,7 @@ fn config() -> SystemConfig<ServiceRef> {
         service: service(ServiceKind::Log, number),
         tags: vec![Tag::SYSTEM, Tag(1)],
     };
-    let entry =
-        |number| (node(number), NodeEntry { zone: Zone::of_node(&node(number)), kinds: vec![] });
+    let entry = |number| (node(number), NodeEntry::new(Zone::of_node(&node(number)), vec![]));
     SystemConfig {
         cluster_id: ClusterId(1),
         group_id: GroupId(1),

@@ -6,18 +6,24 @@ use axum::extract::State;
 use plinth_api::Nothing;
 use plinth_api::coordinator::{NODES, Nodes, PROCESSES, Processes, REPORT};
 use plinth_api::foreman::{NodeOrders, NodeReport};
+use plinth_api::nodes::NodeStanding;
 use plinth_service::Json;
-use plinth_types::{Pid, ServiceKind, ServiceRef};
+use plinth_types::{NodeId, Pid, ServiceKind, ServiceRef};
 use tokio::time::Instant;
 
 use super::{PassedOn, Shared};
 use crate::node::{Node, Place};
+use crate::state::ClusterState;
 
-/// What a foreman is told: the cluster's id once the cluster is founded.
-fn orders(node: &Node) -> NodeOrders {
+/// What a node's foreman is told: the cluster's id once the cluster is founded, and what is ordered
+/// about the node.
+fn orders(node: &Node, of: &NodeId) -> NodeOrders {
     let state = node.active().map(|group| group.state());
     let state = state.filter(|state| state.group.is_some());
+    let recorded = state.as_ref().and_then(|state| state.recorded.as_ref());
     NodeOrders {
+        stamp: recorded.map(|recorded| recorded.stamp()).unwrap_or_default(),
+        standing: recorded.map(|recorded| recorded.config.standing(of)).unwrap_or_default(),
         cluster: state.as_ref().and_then(|state| state.cluster),
         epoch: state.map(|state| state.epoch).unwrap_or_default(),
     }
@@ -28,7 +34,7 @@ fn orders(node: &Node) -> NodeOrders {
     get,
     path = "/v1/nodes",
     tag = "nodes",
-    summary = "The nodes that have reported lately",
+    summary = "The nodes that have reported lately, and what is ordered about nodes",
     responses((status = 200, body = Nodes))
 )]
 pub(super) async fn nodes(
@@ -41,7 +47,22 @@ pub(super) async fn nodes(
         return Json(nodes);
     }
     let nodes = node.registry().nodes(Instant::now()).cloned().collect();
-    Json(Nodes { nodes })
+    let state = node.active().map(|group| group.state());
+    Json(Nodes { nodes, ordered: state.map(|state| ordered(&state)).unwrap_or_default() })
+}
+
+/// What is ordered about nodes. What the last ready epoch has on a node is still there until the next one
+/// is ready: its config team must confirm that.
+fn ordered(state: &ClusterState) -> Vec<NodeStanding> {
+    let mut ordered = state.recorded.as_ref().map(NodeStanding::all).unwrap_or_default();
+    for one in &mut ordered {
+        let before = state.ready.iter().flat_map(|ready| ready.config.remaining_on(&one.node));
+        one.remaining.extend(before);
+        one.remaining.sort();
+        one.remaining.dedup();
+        one.drained = one.remaining.is_empty();
+    }
+    ordered
 }
 
 /// `POST /v1/nodes`.
@@ -65,13 +86,13 @@ pub(super) async fn report(
     }
     // The leader appoints, so it must hear of every node, whomever the foreman has asked.
     if let Ok(Place::There(leader)) = node.place(passed_on) {
-        let this = Arc::clone(&node);
+        let (this, report) = (Arc::clone(&node), report.clone());
         drop(node.context.scope().spawn("pass on a report", async move {
             // The foreman reports again in a second; one that is lost matters little.
             drop(this.pass_on(&leader, &REPORT, &report).await);
         }));
     }
-    Json(orders(&node))
+    Json(orders(&node, &report.node))
 }
 
 /// `GET /v1/processes`.

@@ -1,7 +1,7 @@
 use plinth_system_config::{
-    Coordinator, FORMAT_LEVEL, Layout, Policies, ResolverEntry, ShardMap, SystemConfig,
+    Coordinator, FORMAT_LEVEL, Layout, Policies, ResolverEntry, ShardMap, Standing, SystemConfig,
 };
-use plinth_types::{Key, KeyRange, NodeId, ServiceKind, ServiceName, Tag};
+use plinth_types::{Key, KeyRange, NodeId, ServiceKind, ServiceName, Tag, Zone};
 use proptest::prelude::*;
 
 use super::*;
@@ -396,6 +396,33 @@ fn parameters_change_while_no_epoch_is_ready_and_void_the_appointment() {
     // The next epoch recovers: it is theirs again.
     appoint(&mut state, 3);
     assert_eq!(configure(&mut state, 3, 4), Applied::Done);
+}
+
+fn order(state: &mut ClusterState, expected: u64, standing: Standing) -> Applied {
+    let entry = NodeEntry { standing, ..NodeEntry::new(Zone::of_node(&node(4)), vec![]) };
+    let expected = ConfigVersion(expected);
+    let what = "node-4 is being drained".to_owned();
+    state.apply(Command::Order { expected, node: node(4), entry, what })
+}
+
+#[test]
+fn an_order_about_a_node_is_taken_while_no_epoch_is_ready_and_voids_the_appointment() {
+    let mut state = founded();
+    appoint(&mut state, 1);
+    record(&mut state, 1, 1, None, recorded(1, 1));
+    assert!(matches!(refusal(order(&mut state, 7, Standing::Draining)), Refusal::Changed { .. }));
+    assert_eq!(order(&mut state, 1, Standing::Draining), Applied::Done);
+    let standing = state.recorded.as_ref().map(|recorded| recorded.config.standing(&node(4)));
+    assert_eq!((standing, state.appointed.as_ref()), (Some(Standing::Draining), None));
+    assert_eq!(state.voided.as_deref(), Some("node-4 is being drained"));
+    // Who has read the configuration of before can't record what it has recruited by it.
+    let late = record(&mut state, 1, 1, Some(1), recorded(1, 2));
+    assert!(matches!(refusal(late), Refusal::Superseded { .. }));
+    appoint(&mut state, 2);
+    assert_eq!(record(&mut state, 2, 2, Some(2), recorded(2, 3)), Applied::Done);
+    assert_eq!(mark_ready(&mut state, 2, 2), Applied::Done);
+    let ready = Refusal::Ready(Epoch(2));
+    assert_eq!(refusal(order(&mut state, 3, Standing::Removed)), ready);
 }
 
 #[test]

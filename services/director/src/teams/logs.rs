@@ -52,6 +52,7 @@ impl View<'_> {
         let most = zones.values().copied().max()?;
         let count = |node: &NodeId| zones.get(&self.zone(node)).copied().unwrap_or(0);
         let nodes = self.nodes.nodes().filter(|report| report.settled);
+        let nodes = nodes.filter(|report| self.is_usable(&report.node));
         let better = nodes.filter(|report| most >= count(&report.node) + 2);
         let sites = better.filter_map(|report| {
             let site = self.log_on(&report.node)?;

@@ -1,3 +1,5 @@
+mod draining;
+
 use super::*;
 use crate::registry::Registry;
 use crate::samples::{node, pid, recorded, service, worker};
@@ -13,6 +15,7 @@ struct Scene {
     reports: Vec<NodeReport>,
     statuses: BTreeMap<StoreId, Status>,
     gone: BTreeMap<StoreId, Duration>,
+    whole: BTreeMap<StoreId, Duration>,
     backlogs: BTreeMap<StoreId, u64>,
     unable: BTreeSet<NodeId>,
 }
@@ -63,6 +66,7 @@ impl Scene {
             reports: reports.collect(),
             statuses: (11..=13).map(|store| (StoreId(store), whole(store))).collect(),
             gone: BTreeMap::new(),
+            whole: BTreeMap::new(),
             backlogs: BTreeMap::new(),
             unable: BTreeSet::new(),
         }
@@ -89,6 +93,7 @@ impl Scene {
             nodes: &nodes,
             statuses: &self.statuses,
             gone: &self.gone,
+            whole: &self.whole,
             backlogs: &self.backlogs,
             unable: &self.unable,
         })

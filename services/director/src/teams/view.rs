@@ -21,6 +21,8 @@ pub(crate) struct View<'a> {
     pub(crate) statuses: &'a BTreeMap<StoreId, Status>,
     /// How long the storages of the layout that have not answered have not.
     pub(crate) gone: &'a BTreeMap<StoreId, Duration>,
+    /// How long newcomers have been whole without being members.
+    pub(crate) whole: &'a BTreeMap<StoreId, Duration>,
     /// Log bytes that each storage of the layout is behind.
     pub(crate) backlogs: &'a BTreeMap<StoreId, u64>,
     /// Nodes whose foremen could lately not make a storage.
@@ -104,10 +106,20 @@ impl View<'_> {
             .all(|team| self.is_current(store, team.tag))
     }
 
+    /// Whether a newcomer has been whole for so long that whoever must confirm it is not only slow.
+    pub(super) fn is_stuck(&self, store: StoreId) -> bool {
+        self.whole.get(&store).is_some_and(|whole| *whole >= self.patience())
+    }
+
     /// Why a member should have a successor.
     pub(super) fn should_leave(&self, store: StoreId) -> Option<String> {
         let gone = self.gone(store);
         (gone >= self.patience()).then(|| format!("has been gone for {} s", gone.as_secs()))
+    }
+
+    /// Whether a member is on a node that is being drained.
+    pub(super) fn is_to_go(&self, store: StoreId) -> bool {
+        self.members().get(&store).is_some_and(|service| !self.is_usable(&service.node))
     }
 
     /// Log bytes that a storage is behind.
@@ -163,7 +175,8 @@ impl View<'_> {
             });
             (makes && !self.unable.contains(*node)) || self.blank_storage(node).is_some()
         };
-        self.nodes.nodes().map(|report| &report.node).filter(can)
+        let usable = self.nodes.nodes().map(|report| &report.node);
+        usable.filter(|node| self.is_usable(node)).filter(can)
     }
 
     /// The best node for a storage that takes these places: in the zones with the fewest copies, and
@@ -185,6 +198,13 @@ impl View<'_> {
             (crowd, here, self.blank_storage(node).is_none(), node.clone())
         };
         self.sites().min_by_key(|node| rank(node)).cloned()
+    }
+
+    /// Whether a node has a copy already of something that is to have places.
+    pub(super) fn has_copy(&self, node: &NodeId, places: &[(Tag, Option<StoreId>)]) -> bool {
+        let layout = &self.recorded.config.layout;
+        let mut members = places.iter().flat_map(|(tag, _)| layout.team(*tag));
+        members.any(|member| member.service.node == *node)
     }
 
     /// A storage of a node that runs, that no layout names, neither by its directory nor by its name,
@@ -225,7 +245,7 @@ impl View<'_> {
         if !self.teams().all(|team| self.here(team).count() >= self.copies(team.tag)) {
             return leftovers;
         }
-        for report in self.nodes.nodes() {
+        for report in self.nodes.nodes().filter(|report| !self.is_removed(&report.node)) {
             for worker in &report.workers {
                 let Some(store) = worker.store else { continue };
                 let has_data =
@@ -270,12 +290,6 @@ impl View<'_> {
 
     /// The nodes that report, as the configuration names them.
     pub(crate) fn node_entries(&self) -> BTreeMap<NodeId, NodeEntry> {
-        let entry = |report: &plinth_api::foreman::NodeReport| {
-            (
-                report.node.clone(),
-                NodeEntry { zone: report.zone.clone(), kinds: report.kinds.clone() },
-            )
-        };
-        self.nodes.nodes().map(entry).collect()
+        self.nodes.nodes().map(|report| (report.node.clone(), report.entry())).collect()
     }
 }

@@ -6,8 +6,9 @@ use http::HeaderValue;
 use plinth_api::config::{
     ConfigPatch, ConfigPatched, PATCH_CONFIG, ParameterChanges, PatchQuery, PatchState,
 };
+use plinth_api::nodes::{ORDER_NODE, OrderNode};
 use plinth_api::{CallError, ErrorCode, Target};
-use plinth_system_config::{SystemConfig, decode_stored, keys};
+use plinth_system_config::{Standing, SystemConfig, decode_stored, keys};
 use plinth_types::{ConfigVersion, Epoch, ServiceKind, ServiceRef};
 
 use crate::world::Neighbours;
@@ -30,6 +31,33 @@ impl Director {
         let answer = peers.conditional(&target, &PATCH_CONFIG, path, &tag, &patch, LIMIT).await;
         answer.map(|answer| answer.body)
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_about_nodes_that_can_not_be_are_refused_and_change_nothing() {
+    let neighbours = one_epoch().await;
+    let director = Director::appointed(&neighbours, &[]).await;
+    let before = director.until_ready().await.recorded;
+    let target = Target::from(director.context.pid());
+    let order = async |node: &str, standing, dry_run| {
+        let order = OrderNode { node: node.parse().unwrap(), standing, dry_run };
+        director.context.peers().call(&target, &ORDER_NODE, &order, None, LIMIT).await
+    };
+    for (node, standing, code, words) in [
+        ("node-3", Standing::Draining, ErrorCode::Unsatisfiable, "can't do without node-3"),
+        ("node-3", Standing::Removed, ErrorCode::Unsatisfiable, "drained first"),
+        ("node-9", Standing::Draining, ErrorCode::NotFound, "no node node-9"),
+    ] {
+        for dry_run in [true, false] {
+            let refused = order(node, standing, dry_run).await.unwrap_err();
+            assert_eq!(refused.code(), Some(code), "{refused}");
+            assert!(refused.to_string().contains(words), "{refused}");
+        }
+    }
+    let same = order("node-3", Standing::InUse, false).await.unwrap();
+    assert_eq!(same.state, PatchState::Unchanged);
+    assert!(same.remaining.contains(&"storage-1@node-3".parse().unwrap()));
+    assert_eq!(neighbours.world().recorded.as_ref(), Some(&before));
 }
 
 /// Whether the director has said that nobody knows, or has ended before it could.

@@ -380,7 +380,8 @@ impl World {
     ) -> Answer {
         match (method.as_str(), path) {
             ("GET", "/v1/nodes") => {
-                Ok(json(&Nodes { nodes: NODES.map(|node| self.report(node)).to_vec() }))
+                let nodes = NODES.map(|node| self.report(node)).to_vec();
+                Ok(json(&Nodes { nodes, ordered: vec![] }))
             }
             ("GET", "/v1/holding") => Ok(json(&Holding {
                 cluster: ClusterId(7),

@@ -78,7 +78,7 @@ fn whole_without(cluster: &Cluster, lost: &str) -> anyhow::Result<LiveLayout> {
 }
 
 /// Every key is at every storage of its team, at the newest version.
-fn is_everywhere(cluster: &Cluster, keys: &[String]) -> anyhow::Result<()> {
+pub(crate) fn is_everywhere(cluster: &Cluster, keys: &[String]) -> anyhow::Result<()> {
     eventually("every key on every replica", || {
         let layout = layout(cluster)?;
         let epoch = layout.config.layout.epoch.0;

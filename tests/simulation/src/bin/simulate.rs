@@ -55,6 +55,9 @@ enum Command {
         /// Change parameters, whatever the seed chooses.
         #[arg(long)]
         change_parameters: bool,
+        /// Four nodes, which are drained, used again and removed.
+        #[arg(long, conflicts_with = "lose_node")]
+        drain_nodes: bool,
     },
     /// What a cluster of a size costs, as a line of JSON.
     Cost {
@@ -96,6 +99,9 @@ enum Command {
         /// Change parameters, whatever the seed chooses.
         #[arg(long)]
         change_parameters: bool,
+        /// Four nodes, which are drained, used again and removed.
+        #[arg(long, conflicts_with = "lose_node")]
+        drain_nodes: bool,
     },
 }
 
@@ -109,14 +115,16 @@ fn main() -> ExitCode {
             events,
             lose_node,
             change_parameters,
+            drain_nodes,
         } => {
             let overtaking = overtaking_ms.map(Duration::from_millis);
             // What is named at all is all that is to be.
             let is_free = control.is_empty() && fault.is_empty() && !change_parameters;
-            let mut setup = match lose_node {
-                true => Setup::losing_a_node(),
-                false if is_free => Setup::of(seed),
-                false => Setup::default(),
+            let mut setup = match (lose_node, drain_nodes) {
+                (true, _) => Setup::losing_a_node(),
+                (false, true) => Setup::draining_nodes(),
+                (false, false) if is_free => Setup::of(seed),
+                (false, false) => Setup::default(),
             };
             setup.changes_parameters =
                 change_parameters.then_some(true).or(setup.changes_parameters);
@@ -136,12 +144,14 @@ fn main() -> ExitCode {
             record,
             lose_node,
             change_parameters,
+            drain_nodes,
         } => {
             let mut campaign =
                 Campaign { controls: control, faults: fault, ..Campaign::new(Path::new(SELF)) };
             campaign.jobs = jobs.unwrap_or(campaign.jobs);
             campaign.loses_a_node = lose_node;
             campaign.changes_parameters = change_parameters;
+            campaign.drains_nodes = drain_nodes;
             many(seeds, first, &campaign, record.as_deref())
         }
     };

@@ -3,6 +3,7 @@
 
 mod config;
 mod counters;
+mod nodes;
 mod parameters;
 mod recorded;
 mod registers;
@@ -44,11 +45,15 @@ pub struct Workloads {
     other: Option<&'static str>,
     /// Whether parameters are changed.
     changes: bool,
+    /// Whether nodes are drained and removed.
+    drains: bool,
 }
 
 /// The workload that changes parameters.
 const PARAMETERS: &str = "parameters";
-/// One seed in so many has it.
+/// The workload that drains and removes nodes.
+const DRAINING: &str = "draining";
+/// One seed in so many has parameters changed.
 const CHANGING: u64 = 3;
 
 impl Workloads {
@@ -66,7 +71,8 @@ impl Workloads {
         let other = usize::try_from(random.next_u64() % 3).unwrap_or(0);
         let singles = some(random, SINGLES.to_vec(), SINGLE);
         let changes = random.next_u64().is_multiple_of(CHANGING);
-        Workloads { singles, transactions, other: OTHERS.get(other).copied(), changes }
+        let other = OTHERS.get(other).copied();
+        Workloads { singles, transactions, other, changes, drains: false }
     }
 
     /// The same, with or without changes of parameters.
@@ -75,11 +81,17 @@ impl Workloads {
         Workloads { changes, ..self }
     }
 
+    /// The same, with or without orders about nodes.
+    #[must_use]
+    pub fn draining(self, drains: bool) -> Workloads {
+        Workloads { drains, ..self }
+    }
+
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         let changes = self.changes.then_some(PARAMETERS);
         let both = self.singles.iter().chain(&self.transactions).chain(&self.other).copied();
-        both.chain(changes)
+        both.chain(changes).chain(self.drains.then_some(DRAINING))
     }
 
     /// Everything that users do. Each task ends by itself once they no longer work.
@@ -114,6 +126,9 @@ impl Workloads {
         }
         if self.changes {
             tasks.push((PARAMETERS, parameters::run(scene.clone()).boxed()));
+        }
+        if self.drains {
+            tasks.push((DRAINING, nodes::run(scene.clone()).boxed()));
         }
         tasks.push(("config", config::run(scene.clone()).boxed()));
         tasks.push(("stores", stores::run(scene.clone()).boxed()));

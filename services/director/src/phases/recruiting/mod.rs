@@ -17,7 +17,9 @@ use plinth_api::common::INFO;
 use plinth_api::coordinator::Holding;
 use plinth_api::foreman::{CREATE, CreateWorker, NodeReport, Worker, WorkerState};
 use plinth_api::{CallError, ErrorCode, Nothing, Target, TransportError, log};
-use plinth_system_config::{NodeEntry, Parameters, ShardMap, StorageMember};
+use plinth_system_config::{
+    NodeEntry, Parameters, ShardMap, Standing, StorageMember, SystemConfig,
+};
 use plinth_types::{Epoch, Incarnation, NodeId, ServiceKind, ServiceRef, StoreId};
 use tokio::time::{Instant, sleep};
 
@@ -53,7 +55,7 @@ pub(crate) async fn run(
     let mut experience = Experience::default();
     loop {
         let nodes = registry.borrow_and_update().clone();
-        let sites = sites(reign, &nodes, &experience);
+        let sites = sites(reign, &nodes, locked, &experience);
         let candidates = candidates(reign, &nodes, locked, wanted, &mut experience).await;
         match place(wanted, &sites, &candidates) {
             Ok(placement) if placement.to_make().next().is_none() => {
@@ -104,6 +106,7 @@ fn wanted(parameters: &Parameters, shards: &ShardMap, locked: &Locked) -> Wanted
         storages: if is_new { first_storages(parameters, shards) } else { 0 },
         commit_proxies: size(parameters.commit_proxies),
         resolvers: size(parameters.resolvers),
+        replication: size(parameters.replication),
     }
 }
 
@@ -120,7 +123,7 @@ fn is_coming(
     let start = Duration::from_millis(parameters.start_grace_ms).saturating_sub(group_age);
     let patience = start.max(Duration::from_millis(parameters.rejoin_grace_ms));
     let coordinators = holding.coordinators.iter().map(|coordinator| &coordinator.service.node);
-    let before = locked.recorded.iter().flat_map(|recorded| recorded.config.nodes.keys());
+    let before = locked.recorded.iter().flat_map(|recorded| known_nodes(&recorded.config));
     let unsettled: BTreeSet<&NodeId> =
         coordinators.chain(before).filter(|node| !nodes.is_settled(node)).collect();
     let is_coming = !unsettled.is_empty() && reign.elapsed() < patience;
@@ -131,7 +134,19 @@ fn is_coming(
     is_coming
 }
 
-fn sites(reign: &Reign, nodes: &Registry, experience: &Experience) -> Vec<Site> {
+/// The nodes that the cluster counts on. One that is drained may be switched off.
+fn known_nodes(config: &SystemConfig<ServiceRef>) -> impl Iterator<Item = &NodeId> {
+    let nodes = config.nodes.iter().filter(|(node, entry)| {
+        entry.standing.is_in_use() || !config.remaining_on(node).is_empty()
+    });
+    nodes.map(|(node, _)| node)
+}
+
+/// The nodes that may get workers: all but those that were removed.
+fn sites(reign: &Reign, nodes: &Registry, locked: &Locked, experience: &Experience) -> Vec<Site> {
+    let standing = |node: &NodeId| {
+        locked.recorded.as_ref().map(|recorded| recorded.config.standing(node)).unwrap_or_default()
+    };
     let suspects: BTreeSet<&NodeId> =
         reign.accepted.appointment.suspects.iter().map(|suspect| &suspect.node).collect();
     let now = Instant::now();
@@ -145,9 +160,11 @@ fn sites(reign: &Reign, nodes: &Registry, experience: &Experience) -> Vec<Site> 
             makes: report.kinds.iter().copied().filter(|_| is_able).collect(),
             taken: up.map(|worker| worker.name).chain(made.map(|made| made.name)).collect(),
             suspect: suspects.contains(&report.node),
+            draining: standing(&report.node) == Standing::Draining,
         }
     };
-    nodes.nodes().map(site).collect()
+    let nodes = nodes.nodes().filter(|report| standing(&report.node) != Standing::Removed);
+    nodes.map(site).collect()
 }
 
 /// Every worker that may get a seat: it runs, and answers when it is asked.
@@ -346,8 +363,7 @@ fn recruits(
     let mut seen: BTreeMap<NodeId, NodeEntry> =
         locked.recorded.as_ref().map(|r| r.config.nodes.clone()).unwrap_or_default();
     for report in nodes.nodes() {
-        let entry = NodeEntry { zone: report.zone.clone(), kinds: report.kinds.clone() };
-        seen.insert(report.node.clone(), entry);
+        NodeEntry::note(&mut seen, &report.node, report.entry());
     }
     for degraded in &placement.degraded {
         tracing::warn!(degraded, "copies are not spread over zones");

@@ -2,7 +2,8 @@
 //!
 //! What is healthy is kept; a vacancy goes to a worker that stands by, else to one that a foreman
 //! makes. Copies are spread over zones before anything else, but a lack of zones is never a reason
-//! to refuse: it is told as degraded, and undone by the next recovery that has the zones.
+//! to refuse: it is told as degraded, and undone by the next recovery that has the zones. Whatever is on
+//! a node that is being drained is left, as long as another node can have it.
 //!
 //! The same input always gives the same seats, and a worker that was made for a seat takes exactly
 //! that seat when it is placed again.
@@ -35,6 +36,8 @@ pub(crate) struct Site {
     pub(crate) taken: BTreeSet<ServiceName>,
     /// Whether a peer that the last exit named as unable to talk was on it.
     pub(crate) suspect: bool,
+    /// Whether it is being drained: it gets something only where nobody else can have it.
+    pub(crate) draining: bool,
 }
 
 /// What an epoch needs.
@@ -45,6 +48,8 @@ pub(crate) struct Wanted {
     pub(crate) storages: usize,
     pub(crate) commit_proxies: usize,
     pub(crate) resolvers: usize,
+    /// Copies of each tag. With as many nodes for them, nodes that are being drained are left.
+    pub(crate) replication: usize,
 }
 
 /// Who takes a place.
@@ -108,7 +113,7 @@ pub(crate) fn place(
         (ServiceKind::CommitProxy, wanted.commit_proxies),
         (ServiceKind::Resolver, wanted.resolvers),
     ] {
-        let mut seating = Seating::new(kind, sites, candidates);
+        let mut seating = Seating::new(kind, wanted.replication, sites, candidates);
         for seated in 0..count {
             seating.seat_one().ok_or_else(|| {
                 format!("{seated} of {count} {kind}s: none stands by, and no foreman makes one")
@@ -123,6 +128,8 @@ pub(crate) fn place(
 /// One kind's seats while they are filled, one after the other with the best that is left.
 struct Seating<'a> {
     kind: ServiceKind,
+    /// Whether nodes that are not being drained are enough.
+    can_leave: bool,
     sites: &'a [Site],
     candidates: Vec<&'a Candidate>,
     seats: Vec<Seat>,
@@ -133,8 +140,12 @@ struct Seating<'a> {
 /// What makes one seat better than another; the least is the best.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    /// Whether its node is being drained, and there are enough others.
+    leaves: bool,
     /// For what is durable: copies in the same zone so far.
     zone: usize,
+    /// Whether its node is being drained.
+    draining: bool,
     /// For what keeps nothing: whether it would sit with a suspect.
     suspect: bool,
     choice: Choice,
@@ -152,16 +163,30 @@ enum Choice {
 }
 
 impl<'a> Seating<'a> {
-    fn new(kind: ServiceKind, sites: &'a [Site], candidates: &'a [Candidate]) -> Seating<'a> {
-        let candidates = candidates.iter().filter(|one| one.service.kind() == kind).collect();
+    fn new(
+        kind: ServiceKind,
+        replication: usize,
+        sites: &'a [Site],
+        candidates: &'a [Candidate],
+    ) -> Seating<'a> {
+        let candidates: Vec<&Candidate> =
+            candidates.iter().filter(|one| one.service.kind() == kind).collect();
+        let can = |site: &&Site| {
+            let mut here = candidates.iter().filter(|one| one.service.node == site.node);
+            !site.draining && (site.makes.contains(&kind) || here.next().is_some())
+        };
+        let needed = if kind.is_durable() { replication } else { 1 };
+        let can_leave = sites.iter().filter(can).count() >= needed;
         let (by_zone, by_node) = (BTreeMap::new(), BTreeMap::new());
-        Seating { kind, sites, candidates, seats: Vec::new(), by_zone, by_node }
+        Seating { kind, can_leave, sites, candidates, seats: Vec::new(), by_zone, by_node }
     }
 
     fn rank(&self, site: &Site, choice: Choice, service: ServiceRef) -> Rank {
         let durable = self.kind.is_durable();
         Rank {
+            leaves: site.draining && self.can_leave,
             zone: if durable { self.by_zone.get(&site.zone).copied().unwrap_or(0) } else { 0 },
+            draining: site.draining,
             suspect: !durable && site.suspect,
             choice,
             node: self.by_node.get(&site.node).copied().unwrap_or(0),
@@ -222,7 +247,8 @@ mod tests {
     use crate::samples::{pid, service};
     use proptest::prelude::*;
 
-    const WANTED: Wanted = Wanted { logs: 3, storages: 3, commit_proxies: 1, resolvers: 1 };
+    const WANTED: Wanted =
+        Wanted { logs: 3, storages: 3, commit_proxies: 1, resolvers: 1, replication: 3 };
     const WORKERS: [ServiceKind; 5] = [
         ServiceKind::Log,
         ServiceKind::Storage,
@@ -238,6 +264,7 @@ mod tests {
             makes: BTreeSet::from(WORKERS),
             taken: BTreeSet::new(),
             suspect: false,
+            draining: false,
         }
     }
 
@@ -261,6 +288,41 @@ mod tests {
                 Seat::Make { service } => format!("make {service}"),
             })
             .collect()
+    }
+
+    /// Three nodes of before, and a fourth; the third is being drained.
+    fn draining() -> (Vec<Site>, Vec<Candidate>) {
+        let mut sites = sites();
+        sites.push(site("node-4", "node-4"));
+        sites[2].draining = true;
+        let logs = ["node-1", "node-2", "node-3"].map(|node| format!("log-1@{node}"));
+        let mut candidates: Vec<Candidate> =
+            logs.iter().map(|name| candidate(name, &[0, 1])).collect();
+        candidates.push(candidate("resolver-1@node-3", &[]));
+        (sites, candidates)
+    }
+
+    #[test]
+    fn a_node_that_is_drained_is_left_even_by_what_is_healthy() {
+        let (sites, candidates) = draining();
+        let placement = place(WANTED, &sites, &candidates).unwrap();
+        let logs = ["log-1@node-1", "log-1@node-2", "make log-1@node-4"];
+        assert_eq!(names(&placement, ServiceKind::Log), logs);
+        assert_eq!(names(&placement, ServiceKind::Resolver), ["make resolver-1@node-1"]);
+        // Even where there are fewer zones than logs.
+        let wanted = Wanted { logs: 4, ..WANTED };
+        let placement = place(wanted, &sites, &candidates).unwrap();
+        assert!(!names(&placement, ServiceKind::Log).contains(&"log-1@node-3".to_owned()));
+    }
+
+    #[test]
+    fn it_is_not_left_for_two_copies_on_one_node() {
+        let (mut sites, candidates) = draining();
+        sites.pop();
+        let placement = place(WANTED, &sites, &candidates).unwrap();
+        let logs = ["log-1@node-1", "log-1@node-2", "log-1@node-3"];
+        assert_eq!(names(&placement, ServiceKind::Log), logs);
+        assert_eq!(names(&placement, ServiceKind::Resolver), ["make resolver-1@node-1"]);
     }
 
     #[test]

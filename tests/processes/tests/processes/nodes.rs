@@ -1,0 +1,213 @@
+//! A node is added, another one drained and used again, and the added one removed, by orders, while
+//! puts go on.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use plinth_api::coordinator::Nodes;
+use plinth_api::director::LiveLayout;
+use plinth_api::nodes::NodeStanding;
+use plinth_system_config::{Standing, SystemConfig, decode_stored};
+use plinth_test_processes::{Cluster, eventually, executable, signal};
+use plinth_types::{NodeId, ServiceKind, ServiceRef};
+use rustix::process::Signal;
+use tokio::time::Instant;
+
+use crate::Outcome;
+use crate::replicas::is_everywhere;
+
+const ADDED: &str = "node-4";
+/// Keys that are there before anything is ordered.
+const BEFORE: usize = 100;
+
+/// `plinth node` of the added node. Dropping it ends it.
+struct Added(Child);
+
+impl Added {
+    fn start(cluster: &Cluster) -> anyhow::Result<Added> {
+        let file = |name: &str| cluster.directory().join(name);
+        let mut command = Command::new(executable()?);
+        command.args(["node", "--parent-pipe", "--lock-patience", "8", "--node", ADDED]);
+        command.arg("--data-dir").arg(file(ADDED));
+        for (flag, name) in [
+            ("--cluster-file", "cluster.json"),
+            ("--secret-file", "secret"),
+            ("--admin-token-file", "admin-token"),
+        ] {
+            command.arg(flag).arg(file(name));
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Added(command.spawn()?))
+    }
+}
+
+impl Drop for Added {
+    fn drop(&mut self) {
+        // One that has ended already is gone as well.
+        let _ = signal(self.0.id(), Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// `plinth nodes …`: whether it has succeeded, and what it has printed.
+fn order(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
+    let mut command = Command::new(executable()?);
+    command.arg("nodes").args(arguments).args(["--url", cluster.gateway()?]);
+    command.arg("--admin-token-file").arg(cluster.directory().join("admin-token"));
+    let output = command.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    Ok((output.status.success(), said.into_owned()))
+}
+
+fn done(cluster: &Cluster, arguments: &[&str], words: &str) -> Outcome {
+    let (is_done, said) = order(cluster, arguments)?;
+    ensure!(is_done && said.contains(words), "{arguments:?}: {said}");
+    Ok(())
+}
+
+fn refused(cluster: &Cluster, arguments: &[&str], words: &str) -> Outcome {
+    let (is_done, said) = order(cluster, arguments)?;
+    ensure!(!is_done && said.contains(words), "{arguments:?}: {said}");
+    Ok(())
+}
+
+/// What is ordered about a node; none where nothing is.
+fn ordered(cluster: &Cluster, node: &str) -> anyhow::Result<Option<NodeStanding>> {
+    let nodes: Nodes = cluster.get_json("/v1/nodes")?;
+    Ok(nodes.ordered.into_iter().find(|ordered| ordered.node.as_str() == node))
+}
+
+/// The kinds of service that the layout has on a node.
+fn kinds_on(cluster: &Cluster, node: &str) -> anyhow::Result<Vec<ServiceKind>> {
+    let layout: LiveLayout = cluster.get_json("/v1/layout")?;
+    let node: NodeId = node.parse()?;
+    let services = layout.recorded.config.layout.services();
+    let here = services.filter(|(_, service)| service.node == node);
+    Ok(here.map(|(kind, _)| kind).collect())
+}
+
+/// Waits until nothing but this is left on a node that is being drained.
+fn left(cluster: &Cluster, node: &str, expected: &[&str]) -> Outcome {
+    eventually("the node is drained", || {
+        let standing = ordered(cluster, node)?.context("nothing is ordered")?;
+        let names: Vec<String> = standing.remaining.iter().map(ServiceRef::to_string).collect();
+        ensure!(names == expected, "{standing:?}");
+        ensure!(standing.drained == expected.is_empty(), "{standing:?}");
+        Ok(())
+    })
+}
+
+/// Puts through two gateways until `done`. Answers the keys, and the longest that one has taken.
+fn write_on(cluster: &Cluster, done: &AtomicBool) -> anyhow::Result<(Vec<String>, Duration)> {
+    let (mut written, mut longest) = (Vec::new(), Duration::ZERO);
+    for number in 0.. {
+        if done.load(Ordering::Relaxed) {
+            break;
+        }
+        let (key, began) = (format!("meanwhile-{number}"), Instant::now());
+        // What an epoch interrupts is settled inside the gateway: not one put fails.
+        cluster.put(&cluster.ready.gateways[number % 2], &key, "written")?;
+        longest = longest.max(began.elapsed());
+        written.push(key);
+    }
+    Ok((written, longest))
+}
+
+/// Drains a node with all that it has, uses it again, and drains and removes the added one.
+fn move_about(cluster: &Cluster) -> Outcome {
+    done(cluster, &["drain", "node-3", "--dry-run"], "nothing was done")?;
+    ensure!(ordered(cluster, "node-3")?.is_none());
+    done(cluster, &["drain", "node-3"], "is durable")?;
+    done(cluster, &["drain", "node-3"], "already")?;
+    left(cluster, "node-3", &["coordinator-1@node-3"])?;
+    eventually("the added node has a log and a storage", || {
+        let kinds = kinds_on(cluster, ADDED)?;
+        for kind in [ServiceKind::Log, ServiceKind::Storage] {
+            ensure!(kinds.contains(&kind), "the added node has {kinds:?}");
+        }
+        Ok(())
+    })?;
+    refused(cluster, &["remove", "node-3"], "coordinator-1@node-3 is still there")?;
+    done(cluster, &["use", "node-3"], "is in use")?;
+    done(cluster, &["drain", ADDED], "is durable")?;
+    refused(cluster, &["remove", ADDED], "still there")?;
+    left(cluster, ADDED, &[])?;
+    done(cluster, &["remove", ADDED], "is removed")
+}
+
+/// The added node reports, is told that it was removed, and nothing is put on it.
+fn is_harmless(cluster: &Cluster) -> Outcome {
+    let foreman = eventually("its foreman reports", || {
+        cluster.process(|row| row.node.as_str() == ADDED && row.service == "foreman-1")
+    })?;
+    eventually("its foreman says so", || {
+        let ready = cluster.http().get(format!("{}/readyz", foreman.url)).send()?.text()?;
+        ensure!(ready.contains("this node was removed"), "{ready}");
+        Ok(())
+    })?;
+    let epoch = cluster.epoch()?;
+    cluster.begin_recovery("a test")?;
+    cluster.ready_above(epoch)?;
+    let kinds = kinds_on(cluster, ADDED)?;
+    ensure!(kinds.is_empty(), "{kinds:?}");
+    Ok(())
+}
+
+#[test]
+fn a_node_is_added_another_drained_and_the_added_one_removed_while_puts_go_on() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let cluster = Cluster::start(directory.path())?;
+    let mut keys: Vec<String> = (0..BEFORE).map(|number| format!("before-{number}")).collect();
+    for key in &keys {
+        cluster.put(cluster.gateway()?, key, &"x".repeat(1_000))?;
+    }
+    refused(&cluster, &["drain", "node-3"], "2 nodes report that can run a storage")?;
+    refused(&cluster, &["drain", "node-9"], "no node node-9 is known")?;
+    refused(&cluster, &["remove", "node-3"], "have it drained first")?;
+
+    let added = Added::start(&cluster)?;
+    eventually("the added node is listed", || {
+        let nodes: Nodes = cluster.get_json("/v1/nodes")?;
+        let report = nodes.nodes.into_iter().find(|report| report.node.as_str() == ADDED);
+        ensure!(report.context("it does not report")?.settled);
+        Ok(())
+    })?;
+    let is_done = AtomicBool::new(false);
+    let (written, moved) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_on(&cluster, &is_done));
+        let moved = move_about(&cluster);
+        is_done.store(true, Ordering::Relaxed);
+        (writer.join().expect("no panic"), moved)
+    });
+    moved?;
+    let (written, longest) = written?;
+    eprintln!("{} puts meanwhile, the longest took {longest:?}", written.len());
+    ensure!(written.len() > 10, "only {} puts went on", written.len());
+    ensure!(longest < Duration::from_secs(10), "a put took {longest:?}");
+    keys.extend(written);
+    is_everywhere(&cluster, &keys)?;
+
+    is_harmless(&cluster)?;
+    drop(added);
+    cluster.kill_all()?;
+    let cluster = Cluster::start(directory.path())?;
+    is_everywhere(&cluster, &keys)?;
+    let standing = ordered(&cluster, ADDED)?.context("the removal is forgotten")?;
+    ensure!(standing.standing == Standing::Removed && standing.drained, "{standing:?}");
+    let layout: LiveLayout = cluster.get_json("/v1/layout")?;
+    let storages = cluster.storages()?;
+    for member in layout.recorded.config.layout.config_team() {
+        let url = storages.get(&member.service.to_string()).context("it does not run")?;
+        let stored = cluster.shard_config(url)?.config.context("no configuration")?;
+        let config: SystemConfig<ServiceRef> = decode_stored(stored.as_bytes())?;
+        ensure!(config.standing(&ADDED.parse()?) == Standing::Removed, "{config:?}");
+    }
+    // It comes back with what it has.
+    let _added = Added::start(&cluster)?;
+    is_harmless(&cluster)?;
+    done(&cluster, &["use", ADDED], "is in use")?;
+    ensure!(ordered(&cluster, ADDED)?.is_none());
+    cluster.stop()
+}
