@@ -51,13 +51,16 @@ mod tests {
 
     use super::*;
 
+    fn check(told: &[Told], accepted: Option<&BTreeMap<Epoch, Moment>>) -> Option<String> {
+        super::check(told, accepted, &BTreeSet::new())
+    }
+
     #[test]
     fn only_what_was_known_before_binds() {
         let told = |epoch, began, ended| {
             let stamp = Stamp { epoch: Epoch(epoch), config_version: ConfigVersion(epoch) };
             Told { stamp, parameters: Parameters::default(), began, ended }
         };
-        let check = |told: &[Told], accepted| check(told, accepted, &BTreeSet::new());
         assert_eq!(check(&[told(1, 1, 2), told(2, 3, 4), told(2, 5, 6)], None), None);
         assert_eq!(check(&[told(2, 1, 3), told(1, 2, 4)], None), None);
         let back = [told(2, 1, 2), told(1, 4, 5)];
