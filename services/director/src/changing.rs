@@ -12,7 +12,7 @@ use plinth_api::config::{ConfigPatch, ConfigPatched, PatchState, refused};
 use plinth_api::nodes::{self, NodeOrdered, OrderNode};
 use plinth_api::{ErrorCode, foreman::NodeReport};
 use plinth_service::{Condition, Failure};
-use plinth_system_config::{Recorded, Supply};
+use plinth_system_config::{Proposal, Recorded, Supply};
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
 use crate::amending::{Account, Book, amend};
@@ -96,27 +96,24 @@ pub(crate) async fn carry_out(
     }
 }
 
-/// A change of parameters that is to be made, or what is answered without one.
-type Judged = Result<plinth_system_config::Proposal, Result<ConfigPatched, Failure>>;
-
+/// A change of parameters, and what becomes of it where it is not made.
 fn judge(
     reign: &Reign,
     recorded: &Recorded,
     patch: &ConfigPatch,
     condition: &Condition,
     dry_run: bool,
-) -> Judged {
-    let config_version = recorded.config.config_version;
-    condition.check(&config_version).map_err(Err)?;
+) -> Result<(Proposal, Option<PatchState>), Failure> {
+    condition.check(&recorded.config.config_version)?;
     let proposal = recorded
         .propose(&patch.parameters.0, &supply(&reign.nodes()))
-        .map_err(|errors| Err(Failure::from(refused(&errors))))?;
+        .map_err(|errors| Failure::from(refused(&errors)))?;
     let state = match (dry_run, proposal.changed.is_empty()) {
-        (true, _) => PatchState::DryRun,
-        (false, true) => PatchState::Unchanged,
-        (false, false) => return Ok(proposal),
+        (true, _) => Some(PatchState::DryRun),
+        (false, true) => Some(PatchState::Unchanged),
+        (false, false) => None,
     };
-    Err(Ok(ConfigPatched::new(proposal, state, config_version, reign.epoch)))
+    Ok((proposal, state))
 }
 
 async fn change_parameters(
@@ -124,14 +121,20 @@ async fn change_parameters(
     book: &Book,
     account: &mut Account,
     recorded: Recorded,
-    judged: Judged,
+    judged: Result<(Proposal, Option<PatchState>), Failure>,
     reply: Reply<ConfigPatched>,
 ) -> Result<(), Fatal> {
+    let config_version = recorded.config.config_version;
     // Whoever has gone away hears nothing, here and below.
     let proposal = match judged {
-        Ok(proposal) => proposal,
-        Err(answer) => {
-            let _ = reply.send(answer);
+        Ok((proposal, None)) => proposal,
+        Ok((proposal, Some(state))) => {
+            let answer = ConfigPatched::new(proposal, state, config_version, reign.epoch);
+            let _ = reply.send(Ok(answer));
+            return Ok(());
+        }
+        Err(failure) => {
+            let _ = reply.send(Err(failure));
             return Ok(());
         }
     };

@@ -262,6 +262,9 @@ fn drive(
                 if setup.loses_a_node {
                     begun.spare_majorities();
                 }
+                if setup.drains_nodes {
+                    begun.spare_disks();
+                }
                 nemesis = Some(begun);
             }
             (Stage::Working, Some(nemesis)) if now >= lose_at && doomed.is_some() => {

@@ -49,7 +49,7 @@ pub(super) enum Verdict<T> {
     /// This is to be done, and answered once it is.
     Due {
         /// What makes the change.
-        command: Command,
+        command: Box<Command>,
         /// What it is, for the audit.
         what: String,
         /// The answer.
@@ -89,7 +89,7 @@ pub(super) async fn fulfil<W: Wish>(
                 Verdict::Due { command, what, answer } if is_late => {
                     let config_version = recorded.config.config_version.next();
                     tracing::info!(target: "plinth_audit", %config_version, what, "the configuration is changed while no epoch is ready");
-                    if is_recorded(&node, &group, command).await? {
+                    if is_recorded(&node, &group, *command).await? {
                         return Ok((me(), answer));
                     }
                 }

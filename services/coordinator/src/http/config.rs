@@ -110,6 +110,7 @@ impl Wish for Change {
         }
         let (what, parameters) = (proposal.describe(), proposal.parameters.clone());
         let command = Command::Configure { expected, parameters, what: what.clone() };
+        let command = Box::new(command);
         let answer = ConfigPatched::new(proposal, PatchState::Recorded, expected.next(), epoch);
         Ok(Verdict::Due { command, what, answer })
     }

@@ -181,7 +181,8 @@ impl Wish for OrderNode {
         let entry = entry.ok_or_else(|| Failure::new(ErrorCode::Internal, "the node is lost"))?;
         let command =
             Command::Order { expected, node: self.node.clone(), entry, what: what.clone() };
-        let answer = self.answer(PatchState::Recorded, &next, epoch);
+        let (command, answer) =
+            (Box::new(command), self.answer(PatchState::Recorded, &next, epoch));
         Ok(Verdict::Due { command, what, answer })
     }
 }

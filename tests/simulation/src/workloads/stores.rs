@@ -14,6 +14,7 @@ use plinth_system_config::{Layout, StorageTeam};
 use plinth_types::{Epoch, ServiceRef, StoreId, Tag, Version};
 use serde::de::DeserializeOwned;
 
+use super::CONFIG;
 use crate::invariants::{dropped_is_durable, locks_never_go_back};
 use crate::scene::Scene;
 
@@ -60,10 +61,11 @@ pub(crate) async fn run(scene: Scene) {
                 *most = (*most).max(extent.popped);
             }
             let mut durable = BTreeMap::new();
-            // Who has left since the logs were asked is no matter of theirs.
-            let now = gateway.ask(&LAYOUT).await.ok();
-            let now = now.filter(|now| now.recorded.config.epoch == layout.recorded.config.epoch);
-            for team in now.iter().flat_map(|now| &now.recorded.config.layout.storage_teams) {
+            // Who has left since the logs were asked is no matter of theirs. A gateway that is cut off would
+            // tell an old layout; the coordinators tell none.
+            let now = gateway.ask(&CONFIG).await.ok();
+            let now = now.filter(|now| now.epoch == layout.recorded.config.epoch);
+            for team in now.iter().flat_map(|now| &now.layout.storage_teams) {
                 for (_, storage) in &storages {
                     let held = storage.tags.iter().find(|held| held.tag == team.tag);
                     if let Some(held) = held.filter(|held| counts(recorded, team, storage, held)) {
