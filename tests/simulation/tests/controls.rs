@@ -169,8 +169,9 @@ fn a_director_that_writes_old_parameters_back() {
 /// Failure 18: parameters are changed past a recovery, which can't record its layout then.
 #[test]
 fn a_director_that_goes_on_without_a_recorded_layout() {
-    let campaign = campaign().changing_parameters().with_faults(&["kill"]);
-    is_noticed_in(campaign, "director.goes_on_unrecorded", 24, &["kept_is_recorded"]);
+    let campaign = campaign().changing_parameters().with_faults(&["kill", "isolate"]);
+    let by = ["kept_is_recorded", "config_identity"];
+    is_noticed_in(campaign, "director.goes_on_unrecorded", 40, &by);
 }
 
 /// Failure 7: as many logs are waited for as are desired since a change, more than there are.
