@@ -298,7 +298,9 @@ impl ClusterState {
         cause: String,
         above: Option<Epoch>,
     ) -> Applied {
-        if let Some(above) = above.filter(|above| *above > self.epoch) {
+        // No group gets that far: such a number is a mistake, and above it there would soon be none.
+        let is_possible = |above: &Epoch| *above > self.epoch && above.0 < u64::MAX / 2;
+        if let Some(above) = above.filter(is_possible) {
             // Others of a group that is lost may have been told of later ones yet.
             self.epoch = Epoch(above.0.saturating_add(EPOCH_GAP));
             self.epoch_floor = self.epoch;

@@ -166,7 +166,8 @@ fn an_appointment_is_above_the_epochs_that_somebody_else_has_heard_of() {
     assert_eq!(appoint(Some(Epoch(7))), (Epoch((1 << 20) + 1), 1));
     assert_eq!(appoint(Some(later)), (Epoch((4 << 20) + 1), 1));
     assert_eq!(appoint(Some(later)), (Epoch((4 << 20) + 2), 2));
-    assert_eq!(appoint(None), (Epoch((4 << 20) + 3), 3));
+    assert_eq!(appoint(Some(Epoch(u64::MAX))), (Epoch((4 << 20) + 3), 3));
+    assert_eq!(appoint(None), (Epoch((4 << 20) + 4), 4));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::{DISK, Driver, FULL_PAUSE, Reply, SLOW_BYTES, SLOW_FLUSH, Written, di
 use crate::pulling::Next;
 use crate::records;
 use crate::refusal::Refusal;
-use crate::stream::Urgency;
+use crate::stream::{Stream, Urgency};
 
 impl Driver {
     /// Begins the writes that are due.
@@ -154,7 +154,9 @@ impl Driver {
         }
         let mut batch = Batch::new();
         batch.put(records::META, records::CONFIG, encode_stored(recorded)?);
-        for (tag, _) in self.streams.iter().filter(|(_, stream)| stream.copy().is_none()) {
+        // Those of the epoch, that is: of others it may only have heard once.
+        let is_here = |stream: &Stream| stream.generation().is_some() && stream.copy().is_none();
+        for (tag, _) in self.streams.iter().filter(|(_, stream)| is_here(stream)) {
             batch.put(records::META, records::assigned_key(*tag), Bytes::new());
         }
         Ok(batch)
