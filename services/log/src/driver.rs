@@ -123,6 +123,8 @@ pub(crate) struct Driver {
     write: Option<Write>,
     copying: Option<Copying>,
     full: bool,
+    /// What of the store can't be read back.
+    damage: Option<String>,
     fsync_seconds: Option<Histogram>,
 }
 
@@ -154,13 +156,19 @@ impl Driver {
             write: None,
             copying: None,
             full: false,
+            damage: None,
             fsync_seconds,
         }
     }
 
-    /// Works until the disk fails.
+    /// Works until the disk fails, or does not give back what was written. Whoever opens the store then
+    /// finds it damaged, and says so when it is to be locked: it counts as missing, and nobody is left to
+    /// recruit it again and again for what it can't give.
     pub(crate) async fn run(mut self, commands: &mut mpsc::Receiver<Command>) -> Exit {
         loop {
+            if let Some(damage) = self.damage.take() {
+                return Exit::failure(format!("what was written can't be read back: {damage}"));
+            }
             if let Err(exit) = self.begin_write() {
                 return exit;
             }
@@ -331,6 +339,7 @@ impl Driver {
             true => Ok(()),
             false => self.machine.take_back(&OnDisk(&*self.store)),
         };
+        self.note_damage(&ready);
         let result = ready.and_then(|()| self.machine.take_up(assignment, copied));
         if result.is_ok() {
             self.context.set_state("open");
@@ -375,7 +384,9 @@ impl Driver {
             // It does not even say that something is missing.
             query.after = query.after.max(self.machine.popped(query.tag));
         }
-        match self.machine.pull(&query, &OnDisk(&*self.store)) {
+        let found = self.machine.pull(&query, &OnDisk(&*self.store));
+        self.note_damage(&found);
+        match found {
             Err(refusal) => answer(reply, Err(refusal)),
             Ok(Some(found)) => answer(reply, Ok(found)),
             Ok(None) if query.wait_ms == 0 => answer(reply, Ok(self.machine.nothing_new(&query))),
@@ -393,6 +404,12 @@ impl Driver {
         }
     }
 
+    fn note_damage<T>(&mut self, read: &Result<T, Refusal>) {
+        if let Err(Refusal::Damaged(damage)) = read {
+            self.damage = Some(damage.clone());
+        }
+    }
+
     fn end_pulls(&mut self) {
         let now = Instant::now();
         let (over, waiting) =
@@ -407,7 +424,9 @@ impl Driver {
 
     fn wake_pulls(&mut self) {
         for pull in std::mem::take(&mut self.pulls) {
-            match self.machine.pull(&pull.query, &OnDisk(&*self.store)) {
+            let found = self.machine.pull(&pull.query, &OnDisk(&*self.store));
+            self.note_damage(&found);
+            match found {
                 Ok(None) => self.pulls.push(pull),
                 Ok(Some(found)) => answer(pull.reply, Ok(found)),
                 Err(refusal) => answer(pull.reply, Err(refusal)),

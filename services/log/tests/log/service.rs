@@ -41,6 +41,10 @@ fn new_disk() -> SimulatedDisk {
 }
 
 async fn start(disk: &SimulatedDisk) -> Running {
+    start_with(disk, Limits::default()).await
+}
+
+async fn start_with(disk: &SimulatedDisk, limits: Limits) -> Running {
     let (scope, end) = Scope::new();
     let options = HostOptions {
         service: "log-1@node-1".parse().unwrap(),
@@ -51,7 +55,7 @@ async fn start(disk: &SimulatedDisk) -> Running {
     };
     let host = Host::bind(Runtime::real(), options).await.unwrap();
     let pid = host.context().pid().clone();
-    let config = Config { directory: directory(), foreman: None, limits: Limits::default() };
+    let config = Config { directory: directory(), foreman: None, limits };
     let exit = scope.spawn("log", plinth_log::serve(host, config, Arc::new(disk.clone())));
     let sender =
         Sender { service: Some("director-1@node-1".parse().unwrap()), secrets: Secrets::default() };
@@ -271,6 +275,28 @@ async fn a_damaged_log_takes_part_in_nothing_and_still_shows_its_configuration()
     let log = start(&disk).await;
     assert_eq!(log.ask(LOCK, &lock_request(2)).await.unwrap_err(), ErrorCode::Damaged);
     assert_eq!(log.ask(KEPT, &Nothing {}).await.unwrap().recorded, Some(recorded(1, 1)));
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_read_back_what_it_wrote_ends_and_counts_as_missing_then() {
+    let disk = new_disk();
+    // Whatever is committed is read from the disk.
+    let log = start_with(&disk, Limits { memory_bytes: 0, ..Limits::default() }).await;
+    log.recover(1, &assignment(1, Version::ZERO)).await;
+    let first = log.append(1, Version::ZERO, &[USER]).await;
+    let second = log.append(1, first, &[USER]).await;
+    log.append(1, second, &[USER]).await;
+    let store: &Path = &directory().join("store");
+    assert!(disk.corrupt_row(store, plinth_log::records::ENTRIES, &first.0.to_be_bytes()));
+    // It has all of it in its books, and is locked as if it were whole.
+    log.ask(LOCK, &lock_request(2)).await.unwrap();
+    let pulled = log.ask(PULL, &pull_query(USER, 1, Version::ZERO)).await;
+    assert!(pulled.is_err());
+    let exit = tokio::time::timeout(PATIENCE, log.exit).await.unwrap().unwrap().unwrap();
+    assert!(exit.reason.contains("can't be read back"), "{}", exit.reason);
+    disk.process_crash();
+    let log = start(&disk).await;
+    assert_eq!(log.ask(LOCK, &lock_request(3)).await.unwrap_err(), ErrorCode::Damaged);
 }
 
 #[tokio::test]
