@@ -80,6 +80,7 @@ impl Round<'_> {
                 self.go_on(&inputs, &outcome, group_id, None).await;
             }
             Decision::AdoptHigher { group_id, recorded, floor, .. } => {
+                let floor = floor.apart(node.context.runtime().random_u128());
                 let command = Command::Adopt {
                     recorded: Arc::unwrap_or_clone(recorded),
                     epoch_floor: floor.epoch,
@@ -231,8 +232,11 @@ impl Round<'_> {
 
 /// A founding of a new group that starts from nothing; its members are filled in by its ballot.
 pub(crate) fn founding(node: &Node, source: BootstrapSource, floor: Floor) -> Founding {
+    let group = GroupId(node.context.runtime().random_u128());
+    // The first group of a cluster has none before it.
+    let floor = if floor.epoch == Epoch::ZERO { floor } else { floor.apart(group.0) };
     Founding {
-        group: GroupId(node.context.runtime().random_u128()),
+        group,
         members: Vec::new(),
         recorded: None,
         epoch_floor: floor.epoch,

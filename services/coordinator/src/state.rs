@@ -10,7 +10,7 @@
 //!   a director that has read the configuration of before can neither record nor become ready.
 
 use plinth_api::coordinator::{Appointed, Founding, ReadyRequest, RecordRequest, Recovery};
-use plinth_system_config::bootstrap::{EPOCH_GAP, Floor};
+use plinth_system_config::bootstrap::{EPOCH_GAP, Floor, apart};
 use plinth_system_config::{NodeEntry, Parameters, Recorded, Stamp};
 use plinth_types::{
     ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, NodeId, Pid, ServiceRef, Version,
@@ -302,7 +302,8 @@ impl ClusterState {
         let is_possible = |above: &Epoch| *above > self.epoch && above.0 < u64::MAX / 2;
         if let Some(above) = above.filter(is_possible) {
             // Others of a group that is lost may have been told of later ones yet.
-            self.epoch = Epoch(above.0.saturating_add(EPOCH_GAP));
+            let gap = Epoch(above.0.saturating_add(EPOCH_GAP));
+            self.epoch = apart(gap, self.group.map_or(0, |group| group.0));
             self.epoch_floor = self.epoch;
         }
         self.epoch = self.epoch.next();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use plinth_types::{ClusterId, Epoch, GroupId, NodeId, ServiceRef, StoreId, Version};
 
-use super::{BootstrapSource, BootstrapStatus, Manifest, Rejected};
+use super::{BootstrapSource, BootstrapStatus, EPOCH_GAP, Manifest, Rejected};
 use crate::{Recorded, Stamp};
 
 /// What to do, and what could not be used on the way.
@@ -118,6 +118,23 @@ pub struct Floor {
     pub epoch: Epoch,
     /// Its first version is not below this one.
     pub version: Version,
+}
+
+impl Floor {
+    /// This floor, with its epoch raised by less than [`EPOCH_GAP`] as `draw`, a random number, says.
+    /// Epochs that only lost coordinators knew can't be heard of, so two groups may be founded above the
+    /// same; drawn apart, they don't appoint the same epoch twice.
+    #[must_use]
+    pub fn apart(self, draw: u128) -> Floor {
+        Floor { epoch: apart(self.epoch, draw), ..self }
+    }
+}
+
+/// `epoch`, raised by less than [`EPOCH_GAP`] as `draw` says.
+#[must_use]
+pub fn apart(epoch: Epoch, draw: u128) -> Epoch {
+    let raised_by = u64::try_from(draw % u128::from(EPOCH_GAP)).unwrap_or_default();
+    Epoch(epoch.0.saturating_add(raised_by))
 }
 
 /// Something that has not answered.

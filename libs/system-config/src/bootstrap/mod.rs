@@ -26,14 +26,15 @@ mod status;
 mod survey;
 
 pub use decide::decide;
-pub use decision::{Decision, Floor, Keeper, Missing, Obstacle, Outcome};
+pub use decision::{Decision, Floor, Keeper, Missing, Obstacle, Outcome, apart};
 pub use inputs::{
     ForemanReport, Held, Inputs, Kept, Known, Manifest, RaftReport, RaftState, WorkerReport,
 };
 pub use options::{Doubt, NoOption, RecoveryOption, recovery_option};
 pub use status::{BootstrapSource, BootstrapStatus, Rejected};
 
-/// How many epochs above everything heard a group starts that could not ask a predecessor.
+/// How many epochs above everything heard a group starts that could not ask a predecessor, at least; it
+/// is less than twice as many, drawn at random.
 pub const EPOCH_GAP: u64 = 1 << 20;
 /// How many version gaps above everything heard its versions start.
 pub const VERSION_GAPS: u64 = 1_000;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plinth_system_config::bootstrap::{
-    Decision, EPOCH_GAP, ForemanReport, Held, Inputs, Keeper, Kept, Known, Manifest, Missing,
-    Obstacle, Outcome, RaftReport, RaftState, VERSION_GAPS, WorkerReport, decide,
+    Decision, EPOCH_GAP, Floor, ForemanReport, Held, Inputs, Keeper, Kept, Known, Manifest,
+    Missing, Obstacle, Outcome, RaftReport, RaftState, VERSION_GAPS, WorkerReport, decide,
 };
 use plinth_system_config::{BootstrapSource, Recorded, Stamp};
 use plinth_types::{
@@ -563,4 +563,15 @@ fn obstacles_say_what_to_do() {
     assert!(Obstacle::LayoutLost.to_string().contains("plinth recover"));
     let missing = Missing::Worker(Keeper { service: service(ServiceKind::Log, 1), store });
     assert_eq!(missing.to_string(), format!("log-1@node-1 (store {store})"));
+}
+
+#[test]
+fn two_groups_that_heard_of_the_same_are_founded_apart() {
+    let heard = Floor { epoch: Epoch(7 + EPOCH_GAP), version: Version(9) };
+    let (one, other) = (heard.apart(0x61), heard.apart(u128::MAX));
+    assert_ne!(one.epoch, other.epoch);
+    for floor in [one, other] {
+        assert!((heard.epoch.0..heard.epoch.0 + EPOCH_GAP).contains(&floor.epoch.0), "{floor:?}");
+        assert_eq!(floor.version, heard.version);
+    }
 }

@@ -164,10 +164,12 @@ fn an_appointment_is_above_the_epochs_that_somebody_else_has_heard_of() {
     };
     let later = Epoch(3 << 20);
     assert_eq!(appoint(Some(Epoch(7))), (Epoch((1 << 20) + 1), 1));
-    assert_eq!(appoint(Some(later)), (Epoch((4 << 20) + 1), 1));
-    assert_eq!(appoint(Some(later)), (Epoch((4 << 20) + 2), 2));
-    assert_eq!(appoint(Some(Epoch(u64::MAX))), (Epoch((4 << 20) + 3), 3));
-    assert_eq!(appoint(None), (Epoch((4 << 20) + 4), 4));
+    // Another group that is told of the same one begins elsewhere.
+    let first = apart(Epoch(4 << 20), GROUP.0).0 + 1;
+    assert_eq!(appoint(Some(later)), (Epoch(first), 1));
+    assert_eq!(appoint(Some(later)), (Epoch(first + 1), 2));
+    assert_eq!(appoint(Some(Epoch(u64::MAX))), (Epoch(first + 2), 3));
+    assert_eq!(appoint(None), (Epoch(first + 3), 4));
 }
 
 #[test]

@@ -368,7 +368,7 @@ async fn when_every_coordinator_has_lost_its_disk_the_storages_have_the_configur
             world.restart(on).await;
         }
         let status = world.until(1, "followed", |status| is_appointed(status, &second)).await;
-        assert_eq!(status.epoch, Epoch((1 << 20) + 2));
+        assert!((1 << 20..2 << 20).contains(&(status.epoch.0 - 2)), "epoch {}", status.epoch);
         let holding = world.holding(1).await;
         assert_ne!(holding.group, before.group);
         assert_eq!(holding.recorded, Some(recorded));
