@@ -11,7 +11,7 @@ use plinth_service::{Context, Failure};
 use plinth_types::{ConfigVersion, Epoch, GroupId, Incarnation, ServiceRef};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OnceCell, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::config::{
@@ -38,6 +38,8 @@ pub(crate) struct Group {
     pub(crate) founding: Option<Arc<Founding>>,
     /// When it became active here.
     pub(crate) since: Instant,
+    /// Set once the state has everything that was answered from before this process was started.
+    pub(crate) caught_up: Arc<OnceCell<()>>,
 }
 
 impl Group {
@@ -327,7 +329,8 @@ impl Node {
             .await
             .map_err(|error| format!("Raft does not start: {error}"))?;
         let founding = part.founding.clone().map(Arc::new);
-        let group = Group { id, raft_id, raft, states, founding, since: Instant::now() };
+        let caught_up = Arc::default();
+        let group = Group { id, raft_id, raft, states, founding, since: Instant::now(), caught_up };
         self.group.send_replace(Some(group.clone()));
         let scope = self.context.scope();
         drop(scope.spawn("group", follow(Arc::clone(self), group.clone())));
@@ -394,7 +397,15 @@ impl Node {
     /// # Errors
     /// `no_quorum`.
     pub(crate) async fn read(&self, group: &Group) -> Result<Arc<ClusterState>, Failure> {
-        match timeout(READ_LIMIT, group.raft.ensure_linearizable()).await {
+        let confirm = async {
+            // openraft has a leader that was started again go on in its term. What it knows to be
+            // committed may then be less than what it has answered from, and it enters nothing that
+            // would tell, as a leader that was elected does.
+            let mark = async || group.raft.client_write(Command::Mark).await.map(drop);
+            group.caught_up.get_or_try_init(mark).await.map_err(|error| error.to_string())?;
+            group.raft.ensure_linearizable().await.map_err(|error| error.to_string())
+        };
+        match timeout(READ_LIMIT, confirm).await {
             Ok(Ok(_)) => Ok(group.state()),
             Ok(Err(error)) => Err(no_quorum(format!("this is not the leader any more: {error}"))),
             Err(_) => Err(no_quorum("no majority of the coordinators answers the leader")),

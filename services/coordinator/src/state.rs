@@ -105,6 +105,8 @@ pub(crate) enum Command {
         /// What is ordered, for people.
         what: String,
     },
+    /// Changes nothing. Once it is applied, all that was committed before it is.
+    Mark,
     /// The epoch is ready.
     MarkReady(ReadyRequest),
     /// An operator has a configuration put in the place of the recorded one while no epoch can become
@@ -175,6 +177,7 @@ impl ClusterState {
         let before = (self.epoch, self.stamp());
         let result = match command {
             Command::Found { cluster, founding } => self.found(cluster, founding),
+            Command::Mark => Ok(Applied::Done),
             _ if self.group.is_none() => Err(Refusal::NotFounded),
             Command::Adopt { recorded, epoch_floor, version_floor } => {
                 self.adopt(recorded, Floor { epoch: epoch_floor, version: version_floor })

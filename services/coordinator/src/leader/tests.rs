@@ -73,3 +73,17 @@ async fn a_leader_whose_raft_has_stopped_does_not_spin() {
     assert!(for_a_second.is_err(), "it was polled {polls} times");
     assert!(!group.is_leading());
 }
+
+/// openraft has a leader that was started again lead on in its term, and what it knows to be committed
+/// then may be less than what it has answered from.
+#[tokio::test]
+async fn a_leader_reads_above_an_entry_of_this_start() {
+    let (_host, _disk, node) = node().await;
+    let group = lead_alone(&node).await;
+    let last = || group.raft.metrics().borrow().last_log_index;
+    let before = last();
+    node.read(&group).await.expect("a majority");
+    assert_eq!(last(), before.map(|index| index + 1));
+    node.read(&group).await.expect("a majority");
+    assert_eq!(last(), before.map(|index| index + 1));
+}
