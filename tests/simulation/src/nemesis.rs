@@ -34,6 +34,8 @@ const UNNOTICED: &str = "disk.unnoticed_block";
 const WRONG_CLOCK: Duration = Duration::from_secs(11 * 60 * 60);
 /// Milliseconds within which a fault follows another one at once, where it does.
 const AT_ONCE: u64 = 60;
+/// The least time between two faults where users are to get something done.
+const CALM: Duration = Duration::from_millis(2_000);
 /// Milliseconds by which a node that is cut off from all others is so longer than a fault lasts.
 const MISSED: u64 = 3_000;
 /// The slowest that a slow network or disk gets.
@@ -60,6 +62,8 @@ pub struct Nemesis {
     kinds: Vec<Kind>,
     /// The mean time between two faults.
     pace: Duration,
+    /// Whether faults come one at a time only, and seldom.
+    is_calm: bool,
     latency: Duration,
     /// The node whose disk is damaged, or has lost something. It is one only, so that everything has a
     /// whole copy.
@@ -108,6 +112,7 @@ impl Nemesis {
             history,
             kinds,
             pace,
+            is_calm: false,
             latency,
             damaged: None,
             lost_coordinator: false,
@@ -131,6 +136,11 @@ impl Nemesis {
     /// before it must confirm the next epoch, and who was to leave can't: it bears no further loss then.
     pub fn spare_disks(&mut self) {
         self.kinds.retain(|kind| !matches!(kind, Kind::CorruptBlock | Kind::LostConfig));
+    }
+
+    /// From now on faults are so far apart that users get something done.
+    pub fn calm(&mut self) {
+        self.is_calm = true;
     }
 
     /// A node was lost, for good or until `back`.
@@ -184,8 +194,10 @@ impl Nemesis {
     fn schedule(&mut self, now: Duration) {
         let twice = u64::try_from(self.pace.as_millis()).unwrap_or(u64::MAX) * 2;
         // Some come while the one before is being recovered from.
-        let within = if self.random.next_u64().is_multiple_of(4) { AT_ONCE } else { twice };
-        self.next = now + Duration::from_millis(self.random.next_u64() % within);
+        let at_once = self.random.next_u64().is_multiple_of(4) && !self.is_calm;
+        let within = if at_once { AT_ONCE } else { twice };
+        let least = if self.is_calm { CALM } else { Duration::ZERO };
+        self.next = now + least + Duration::from_millis(self.random.next_u64() % within);
     }
 
     fn note(&mut self, at: Duration, what: &str) {

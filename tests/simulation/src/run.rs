@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use plinth_api::Target;
-use plinth_runtime::Scope;
+use plinth_runtime::{Random, Scope};
 use plinth_service::{Secrets, Sender, Transport};
 use plinth_simulation::{Options, Simulation, When};
 use plinth_system_config::Parameters;
@@ -34,9 +34,13 @@ const START: Duration = Duration::from_secs(30);
 const OVERTAKING: Duration = Duration::from_millis(50);
 /// How many times longer than their shortest the users' pauses are: in some seeds much is under way at
 /// a time, in others each commit has batches of its own.
-const PACES: [u32; 3] = [1, 2, 4];
+const PACES: [u32; 3] = [1, 3, 6];
+/// The same on a network on which each commit takes long.
+const PACES_ON_SLOW_NETWORKS: [u32; 3] = [1, 1, 2];
+/// From this latency on a network is one of those.
+const SLOW_NETWORK: Duration = Duration::from_millis(10);
 /// How much longer things break where too little has happened yet.
-const OVERTIME: Duration = Duration::from_secs(30);
+const OVERTIME: Duration = Duration::from_secs(20);
 /// How long after things begin to break a node is lost, where one is.
 const LOSS: Duration = Duration::from_secs(2);
 /// How long a node is away that comes back.
@@ -89,7 +93,7 @@ impl Setup {
         let parameters = Parameters { storage_lost_ms: 1_500, ..Parameters::default() };
         Setup {
             shape: Shape { nodes: 4, parameters, ..Shape::default() },
-            chaos: Duration::from_secs(12)..=Duration::from_secs(20),
+            chaos: Duration::from_secs(9)..=Duration::from_secs(16),
             // So that the little data makes many pages, and things break between them.
             controls: [
                 ("storage.small_pages", When::Always),
@@ -111,7 +115,7 @@ impl Setup {
         let parameters = Parameters { storage_lost_ms: 5_000, ..Parameters::default() };
         Setup {
             shape: Shape { nodes: 4, parameters, ..Shape::default() },
-            chaos: Duration::from_secs(15)..=Duration::from_secs(25),
+            chaos: Duration::from_secs(10)..=Duration::from_secs(20),
             // A config team of two, which is one of them, can't change its members.
             knobs: false,
             changes_parameters: Some(false),
@@ -125,7 +129,7 @@ impl Default for Setup {
     fn default() -> Self {
         Setup {
             shape: Shape::default(),
-            chaos: Duration::from_secs(6)..=Duration::from_secs(12),
+            chaos: Duration::from_secs(4)..=Duration::from_secs(9),
             controls: Vec::new(),
             faults: Vec::new(),
             knobs: true,
@@ -200,7 +204,7 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
         findings: findings.clone(),
         weather: weather.clone(),
         parameters: shape.parameters,
-        pace: PACES[usize::try_from(world.random("pace").next_u64() % PACES.len() as u64)?],
+        pace: pace(&*world.random("pace"), latency),
     };
     sim.client("users", users.act());
     let seen = Seen { world, history, journal, findings, weather, stage, turned };
@@ -286,7 +290,12 @@ fn drive(
                 nemesis.heal(sim, cluster);
                 stage.send_replace(Stage::Healed);
             }
-            (Stage::Working, Some(nemesis)) => nemesis.step(sim, cluster),
+            (Stage::Working, Some(nemesis)) => {
+                if now >= heal_at && commits(history, journal) < report::COMMITS {
+                    nemesis.calm();
+                }
+                nemesis.step(sim, cluster);
+            }
             (Stage::Starting | Stage::Healed | Stage::Done, _) => {}
         }
     }
@@ -339,6 +348,12 @@ fn is_enough(history: &History, journal: &Journal, overtime: Duration) -> bool {
 /// How many commits were acknowledged.
 fn commits(history: &History, journal: &Journal) -> u64 {
     (history.acknowledged() + journal.acknowledged()) as u64
+}
+
+fn pace(random: &dyn Random, latency: Duration) -> u32 {
+    let paces = if latency < SLOW_NETWORK { PACES } else { PACES_ON_SLOW_NETWORKS };
+    let any = usize::try_from(random.next_u64()).unwrap_or(usize::MAX);
+    paces[any % paces.len()]
 }
 
 fn between(world: &Simulation, range: &RangeInclusive<Duration>) -> Duration {
