@@ -26,7 +26,6 @@ pub const ALL: [&str; 50] = [
     "director.failed.replaying",
     "director.failed.starting_transaction_system",
     "director.failed.system_transaction",
-    "director.layout_recorded_unheard",
     "director.layout_refused",
     "director.layout_was_stale",
     "director.log_damaged",

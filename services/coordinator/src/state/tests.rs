@@ -198,6 +198,8 @@ fn only_the_latest_appointed_records_and_only_on_what_it_has_read() {
         Refusal::Changed { .. }
     ));
     assert_eq!(record(&mut state, 1, 1, None, recorded(1, 1)), Applied::Done);
+    // Whoever has not heard the answer asks once more.
+    assert_eq!(record(&mut state, 1, 1, None, recorded(1, 1)), Applied::Done);
     assert!(matches!(
         refusal(record(&mut state, 1, 1, None, recorded(1, 2))),
         Refusal::Changed { .. }

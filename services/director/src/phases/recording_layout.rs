@@ -7,16 +7,15 @@
 //! not go on**.
 
 use futures::future::try_join_all;
-use plinth_api::Nothing;
 use plinth_api::commit_proxy::Peer;
-use plinth_api::coordinator::{HOLDING, Holding, RECORD, RecordRequest};
+use plinth_api::coordinator::{Holding, RECORD, RecordRequest};
 use plinth_api::log::KEEP;
 use plinth_system_config::{Directory, Recorded};
 use plinth_types::{ConfigVersion, Pid, StoreId};
 use tokio::time::{Instant, sleep};
 
 use super::starting_transaction_system::{Assigned, patiently};
-use crate::config::{ASSIGN_LIMIT, COORDINATOR_LIMIT, RECORD_DEADLINE, RECORD_LIMIT, RETRY};
+use crate::config::{ASSIGN_LIMIT, RECORD_DEADLINE, RECORD_LIMIT, RETRY};
 use crate::coordinators::is_refusal;
 use crate::fatal::{Fatal, Words, is_superseded};
 use crate::plan::Plan;
@@ -51,20 +50,14 @@ pub(crate) async fn record(
         recorded: recorded.clone(),
     };
     let deadline = Instant::now() + RECORD_DEADLINE;
-    let mut tries = 0;
     loop {
-        tries += 1;
+        // Where an earlier try has taken effect although no answer came, this one is answered alike.
         let error = match reign.coordinators.call(RECORD, &request, reign.epoch, RECORD_LIMIT).await
         {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
         if is_refusal(&error) {
-            // An earlier try may have taken effect although no answer came, and refuses this one.
-            if tries > 1 && is_recorded(reign, recorded).await {
-                reign.mark("director.layout_recorded_unheard");
-                return Ok(());
-            }
             // A deliberate fault: what is not heard changes nothing.
             if reign.context.runtime().fault("director.goes_on_unrecorded") {
                 return Ok(());
@@ -79,16 +72,6 @@ pub(crate) async fn record(
         reign.stalled(Some(format!("no coordinator records the layout: {}", Words(&error))));
         sleep(RETRY).await;
     }
-}
-
-async fn is_recorded(reign: &Reign, recorded: &Recorded) -> bool {
-    let held = reign.coordinators.call(HOLDING, &Nothing {}, reign.epoch, COORDINATOR_LIMIT).await;
-    held.is_ok_and(|holding| {
-        let is_latest = holding.appointed.is_some_and(|appointed| {
-            appointed.epoch == reign.epoch && appointed.pid == *reign.context.pid()
-        });
-        is_latest && holding.recorded.as_ref() == Some(recorded)
-    })
 }
 
 async fn keep(reign: &Reign, plan: &Plan, assigned: Assigned) -> Result<Assigned, Fatal> {
