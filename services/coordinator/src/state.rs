@@ -6,7 +6,7 @@
 //!   it has read. Appointing the next epoch voids whatever the one before still sends.
 //! - A configuration is never replaced by one that is not newer.
 //! - An epoch is ready only once its layout is recorded.
-//! - While no epoch is ready, parameters and orders about nodes are changed here. That voids the appointment in the same step:
+//! - While no epoch is ready, parameters, orders about nodes and the format level are changed here. That voids the appointment in the same step:
 //!   a director that has read the configuration of before can neither record nor become ready.
 
 use plinth_api::coordinator::{Appointed, Founding, ReadyRequest, RecordRequest, Recovery};
@@ -105,6 +105,16 @@ pub(crate) enum Command {
         /// What is ordered, for people.
         what: String,
     },
+    /// Raises the format level while no epoch is ready. Only once every coordinator is known to know this
+    /// command: whoever does not can't read the log any more.
+    Raise {
+        /// The number of the configuration that is changed.
+        expected: ConfigVersion,
+        /// The level.
+        level: u32,
+        /// What changes, for people.
+        what: String,
+    },
     /// The epoch is ready.
     MarkReady(ReadyRequest),
     /// An operator has a configuration put in the place of the recorded one while no epoch can become
@@ -189,6 +199,9 @@ impl ClusterState {
             }
             Command::Order { expected, node, entry, what } => {
                 self.configure(expected, what, |recorded| recorded.with_node(&node, entry))
+            }
+            Command::Raise { expected, level, what } => {
+                self.configure(expected, what, |recorded| recorded.with_format_level(level))
             }
             Command::MarkReady(request) => self.mark_ready(request),
             Command::Force { expected, recorded } => self.force(expected, recorded),
