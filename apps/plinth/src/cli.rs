@@ -54,7 +54,7 @@ pub enum Command {
     Health(HealthArgs),
     /// Shows the cluster in one look
     Status(AskArgs),
-    /// Shows the cluster's configuration, or changes its parameters
+    /// Shows the cluster's configuration, or changes its parameters or its format level
     Config(ConfigArgs),
     /// Shows who does what
     Layout(AskArgs),
@@ -450,6 +450,9 @@ pub struct ConfigArgs {
 pub enum ConfigAction {
     /// Changes parameters, all of them or none
     Set(SetArgs),
+    /// Raises the level that the configuration is written at, once every node runs a release that
+    /// reads it. It never goes back
+    Raise(RaiseArgs),
 }
 
 /// The flags of `plinth config set`.
@@ -458,6 +461,20 @@ pub struct SetArgs {
     /// Parameters with their new values, such as logs=5 replication=3
     #[arg(required = true, value_name = "NAME=VALUE", value_parser = assignment)]
     pub assignments: Vec<(String, u64)>,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// The flags of `plinth config raise`.
+#[derive(Args, Clone, Debug)]
+pub struct RaiseArgs {
+    /// The format level, such as 3
+    #[arg(value_name = "LEVEL")]
+    pub level: u32,
+    /// Nodes that may be silent, separated by commas: they never come back with an older release
+    #[arg(long, value_delimiter = ',', value_name = "NODES")]
+    pub without: Vec<NodeId>,
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,
@@ -531,6 +548,22 @@ mod tests {
             assert!(parse(&[wrong]).is_err(), "{wrong}");
         }
         assert!(parse(&[]).is_err());
+    }
+
+    #[test]
+    fn the_format_level_is_raised_to_a_number() {
+        let parse = |arguments: &[&str]| {
+            Cli::try_parse_from([&["plinth", "config", "raise"], arguments].concat())
+        };
+        let parsed = parse(&["3", "--without", "node-3,node-4", "--dry-run"]).unwrap();
+        let Command::Config(args) = parsed.command else { panic!("another command") };
+        let Some(ConfigAction::Raise(raise)) = args.action else { panic!("another action") };
+        let without: Vec<&str> = raise.without.iter().map(NodeId::as_str).collect();
+        assert_eq!((raise.level, raise.dry_run), (3, true));
+        assert_eq!(without, ["node-3", "node-4"]);
+        for wrong in [&[][..], &["-1"], &["newest"], &["3", "4"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

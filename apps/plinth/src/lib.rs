@@ -50,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => match &args.action {
             None => operator::ask(&args.ask, "/v1/config"),
             Some(cli::ConfigAction::Set(set)) => operator::set(&args.ask, set),
+            Some(cli::ConfigAction::Raise(raise)) => operator::raise(&args.ask, raise),
         },
         Command::Layout(args) => operator::ask(args, "/v1/layout"),
         Command::Nodes(args) => match &args.action {

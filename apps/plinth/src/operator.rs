@@ -1,13 +1,14 @@
 //! The commands that ask a running cluster: `status`, `config`, `layout`, `nodes`, and `health` of one
-//! service; and `config set` and `nodes drain`, `use` and `remove`, which change it.
+//! service; and `config set`, `config raise` and `nodes drain`, `use` and `remove`, which change it.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
+use reqwest::Method;
 use serde_json::Value;
 
-use crate::cli::{AskArgs, HealthArgs, NodesAction, OrderArgs, SetArgs};
+use crate::cli::{AskArgs, HealthArgs, NodesAction, OrderArgs, RaiseArgs, SetArgs};
 use crate::process::{FAILURE, USAGE};
 
 /// How long an answer may take.
@@ -58,7 +59,8 @@ enum Sent<'a> {
     Post(&'a Value),
     Delete,
     /// A change, under the tag that it is made on.
-    Patch {
+    Change {
+        method: &'a Method,
         tag: &'a str,
         body: &'a Value,
     },
@@ -115,7 +117,9 @@ fn exchange(
         Sent::Nothing => client.get(url),
         Sent::Post(body) => client.post(url).json(body),
         Sent::Delete => client.delete(url),
-        Sent::Patch { tag, body } => client.patch(url).header("If-Match", *tag).json(body),
+        Sent::Change { method, tag, body } => {
+            client.request(Method::clone(method), url).header("If-Match", *tag).json(body)
+        }
     };
     if let Some(file) = &args.admin_token_file {
         let token = std::fs::read_to_string(file).map_err(|error| {
@@ -161,18 +165,60 @@ fn change(args: &AskArgs, set: &SetArgs) -> Result<Value, Refused> {
     }
     let body = serde_json::json!({ "parameters": parameters });
     let path = if set.dry_run { "/v1/config?dry_run=true" } else { "/v1/config" };
+    upon_what_is_read(args, &Method::PATCH, path, &body)
+}
+
+/// Reads the configuration and asks for a change of it, again where it has changed in between. What is
+/// asked for must not depend on what is read.
+fn upon_what_is_read(
+    args: &AskArgs,
+    method: &Method,
+    path: &str,
+    body: &Value,
+) -> Result<Value, Refused> {
     let mut tries = 1;
     loop {
-        // The values asked for don't depend on what is read: to read again and ask again is to ask
-        // for the same.
         let tag = exchange(args, "/v1/config", &Sent::Nothing, ANSWER)?.tag;
         let tag = tag.ok_or_else(|| {
             Refused::new(FAILURE, "the configuration comes without an ETag".to_owned())
         })?;
-        match exchange(args, path, &Sent::Patch { tag: &tag, body: &body }, CHANGE) {
+        match exchange(args, path, &Sent::Change { method, tag: &tag, body }, CHANGE) {
             Err(refused) if refused.has_changed && tries < TRIES => tries += 1,
             answer => return answer.map(|answer| answer.document),
         }
+    }
+}
+
+/// Raises the format level, and prints what became of it.
+pub(crate) fn raise(args: &AskArgs, raise: &RaiseArgs) -> ExitCode {
+    let body = serde_json::json!({ "level": raise.level, "without": raise.without });
+    let query = if raise.dry_run { "?dry_run=true" } else { "" };
+    let path = format!("/v1/format_level{query}");
+    match upon_what_is_read(args, &Method::PUT, &path, &body) {
+        Ok(document) if args.json => println!("{document}"),
+        Ok(document) => println!("{}", raised(&document)),
+        Err(refused) => return failed(refused.into()),
+    }
+    ExitCode::SUCCESS
+}
+
+/// What became of the raising of the format level, for people.
+fn raised(document: &Value) -> String {
+    let number = |name: &str| document.get(name).map(Value::to_string).unwrap_or_default();
+    let (from, level, configuration) = (number("from"), number("level"), number("config_version"));
+    match document.get("state").and_then(Value::as_str).unwrap_or_default() {
+        "dry_run" => {
+            format!("the format level would go from {from} to {level}; nothing was done")
+        }
+        "unchanged" => {
+            format!("the format level is {level} already, in configuration {configuration}")
+        }
+        "recorded" => format!(
+            "the format level is {level} in configuration {configuration}, which the coordinators have recorded; no epoch was ready, and the next one brings it into storage"
+        ),
+        _ => format!(
+            "the format level went from {from} to {level}; configuration {configuration} is durable"
+        ),
     }
 }
 
@@ -335,6 +381,20 @@ mod tests {
         assert_eq!(told("dry_run", &json!([])), "nothing would change");
         assert_eq!(told("unchanged", &json!([])), "all is so already, in configuration 8");
         assert!(told("recorded", &changed).contains("no epoch was ready"));
+    }
+
+    #[test]
+    fn a_raised_level_is_told_in_words() {
+        let told = |state: &str| {
+            raised(&json!({"state": state, "config_version": 8, "from": 1, "level": 3}))
+        };
+        assert_eq!(
+            told("durable"),
+            "the format level went from 1 to 3; configuration 8 is durable"
+        );
+        assert!(told("dry_run").ends_with("from 1 to 3; nothing was done"));
+        assert_eq!(told("unchanged"), "the format level is 3 already, in configuration 8");
+        assert!(told("recorded").contains("no epoch was ready"));
     }
 
     #[test]

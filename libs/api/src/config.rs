@@ -1,9 +1,10 @@
 //! Changes of the configuration: the same on a gateway, a coordinator and the director.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
-use plinth_system_config::{ChangeError, Changed, Parameters, Proposal};
-use plinth_types::{ConfigVersion, Epoch};
+use plinth_system_config::{ChangeError, Changed, LevelError, Parameters, Proposal, Recorded};
+use plinth_types::{ConfigVersion, Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat, Type};
@@ -54,10 +55,11 @@ pub struct PatchQuery {
 }
 
 impl PatchQuery {
-    /// The path with this query.
+    /// An endpoint's path with this query.
     #[must_use]
-    pub fn path(self) -> &'static str {
-        if self.dry_run { "/v1/config?dry_run=true" } else { PATCH_CONFIG.path }
+    pub fn path<Req, Resp>(self, endpoint: &Endpoint<Req, Resp>) -> Cow<'static, str> {
+        let path = endpoint.path;
+        if self.dry_run { format!("{path}?dry_run=true").into() } else { path.into() }
     }
 }
 
@@ -121,5 +123,68 @@ pub fn refused(errors: &[ChangeError]) -> Problem {
     problem.with("field", field)
 }
 
+/// `PUT /v1/format_level`: raises the level that the configuration is written at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RaiseLevel {
+    /// The level. Never below the one that is.
+    pub level: u32,
+    /// Nodes that may be silent: none of them ever comes back with a release that does not read the
+    /// level. All others must report that they read it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub without: BTreeSet<NodeId>,
+}
+
+impl RaiseLevel {
+    /// What it does, for people.
+    #[must_use]
+    pub fn describe(&self, before: &Recorded) -> String {
+        format!("format level from {} to {}", before.config.format_level, self.level)
+    }
+
+    /// What has become of it, in the configuration that is in force or would be changed.
+    #[must_use]
+    pub fn answer(
+        &self,
+        state: PatchState,
+        before: &Recorded,
+        config_version: ConfigVersion,
+        epoch: Epoch,
+    ) -> LevelRaised {
+        let from = before.config.format_level;
+        LevelRaised { state, config_version, epoch, from, level: self.level }
+    }
+}
+
+/// What became of the raising of the format level.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LevelRaised {
+    /// How far it has come.
+    pub state: PatchState,
+    /// The number of the configuration that is in force, or, of a dry run, would be changed: the ETag.
+    pub config_version: ConfigVersion,
+    /// The epoch that the change was made in.
+    pub epoch: Epoch,
+    /// The level before.
+    pub from: u32,
+    /// The level, or, of a dry run, what it would be.
+    pub level: u32,
+}
+
+/// Why the format level can't be raised so, as a problem.
+#[must_use]
+pub fn level_refused(error: &LevelError) -> Problem {
+    let (code, field) = match error {
+        LevelError::UnknownNode(_) => (ErrorCode::NotFound, "without"),
+        LevelError::Back { .. }
+        | LevelError::Unknown(_)
+        | LevelError::Unreadable { .. }
+        | LevelError::NotNow(_)
+        | LevelError::Unwritable { .. } => (ErrorCode::Unsatisfiable, "level"),
+    };
+    Problem::new(code, error.to_string()).with("field", field)
+}
+
+/// `PUT /v1/format_level`, with `If-Match`.
+pub const RAISE_LEVEL: Endpoint<RaiseLevel, LevelRaised> = Endpoint::put("/v1/format_level");
 /// `PATCH /v1/config`, with `If-Match`.
 pub const PATCH_CONFIG: Endpoint<ConfigPatch, ConfigPatched> = Endpoint::patch("/v1/config");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plinth_system_config::{NodeEntry, NodeSupply, Stamp, Standing};
+use plinth_system_config::{FORMAT_LEVEL, NodeEntry, NodeSupply, Stamp, Standing};
 use plinth_types::{ClusterId, Epoch, NodeId, Pid, ServiceKind, ServiceName, StoreId, Zone};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,9 @@ pub struct Worker {
     pub exits: u32,
     /// The last words of the process before.
     pub last_exit: Option<String>,
+    /// The highest format level that the living process reads; none where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format_level: Option<u32>,
 }
 
 /// What a node tells the coordinators, every second and at each change.
@@ -56,9 +59,20 @@ pub struct NodeReport {
     pub workers: Vec<Worker>,
     /// Whether every durable worker that has a directory here has announced itself or failed.
     pub settled: bool,
+    /// The highest format level that the foreman reads; none where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format_level: Option<u32>,
 }
 
 impl NodeReport {
+    /// The highest format level that everything on the node reads; none where something does not say, or
+    /// has not yet.
+    #[must_use]
+    pub fn reads(&self) -> Option<u32> {
+        let living = self.workers.iter().filter(|worker| worker.state != WorkerState::Down);
+        living.map(|worker| worker.format_level).fold(self.format_level, Option::min)
+    }
+
     /// What the node can run.
     #[must_use]
     pub fn supply(&self) -> NodeSupply {
@@ -144,6 +158,17 @@ pub struct Announcement {
     /// Its directory, for a durable one.
     #[serde(default)]
     pub store: Option<StoreId>,
+    /// The highest format level that it reads; none where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format_level: Option<u32>,
+}
+
+impl Announcement {
+    /// What a process of this release announces.
+    #[must_use]
+    pub const fn new(name: ServiceName, pid: Pid, store: Option<StoreId>) -> Announcement {
+        Announcement { name, pid, store, format_level: Some(FORMAT_LEVEL) }
+    }
 }
 
 /// The foreman's answer to an announcement.

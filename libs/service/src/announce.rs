@@ -52,11 +52,8 @@ async fn keep_announcing(
 ) {
     let mut last_error = None;
     loop {
-        let announcement = Announcement {
-            name: context.service().name,
-            pid: context.pid().clone(),
-            store: *store.borrow_and_update(),
-        };
+        let (name, pid) = (context.service().name, context.pid().clone());
+        let announcement = Announcement::new(name, pid, *store.borrow_and_update());
         let answer = context.peers().call(&foreman, &ANNOUNCE, &announcement, None, PERIOD).await;
         match answer {
             Ok(welcome) => {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use plinth_api::config::{ConfigPatched, PatchState};
+use plinth_api::config::{ConfigPatched, LevelRaised, PatchState};
 use plinth_api::nodes::NodeOrdered;
 use plinth_api::{ErrorCode, HEADER_SERVED_BY};
 use plinth_types::ConfigVersion;
@@ -65,6 +65,12 @@ impl Condition {
 /// A change's answer: 200, or 202 while it is not in storage yet, with the ETag of the configuration
 /// and who has made it.
 pub fn patched(by: Option<HeaderValue>, answer: ConfigPatched) -> Response {
+    let (state, config_version) = (answer.state, answer.config_version);
+    changed(by, state, config_version, Json(answer))
+}
+
+/// The answer to the raising of the format level, in the same way.
+pub fn raised(by: Option<HeaderValue>, answer: LevelRaised) -> Response {
     let (state, config_version) = (answer.state, answer.config_version);
     changed(by, state, config_version, Json(answer))
 }

@@ -6,6 +6,7 @@ mod founding;
 mod group;
 mod health;
 mod holding;
+mod level;
 mod nodes;
 mod recovering;
 mod standing;
@@ -52,6 +53,7 @@ pub(crate) fn routes() -> Routes<Shared> {
         .observer(routes!(status::status))
         .observer(routes!(status::config).fails(LED))
         .administrator(routes!(config::patch).fails(LED).fails(config::REFUSALS))
+        .administrator(routes!(level::raise).fails(LED).fails(level::REFUSALS))
         .observer(routes!(status::layout).fails(LED))
         .observer(routes!(nodes::nodes))
         .service(routes!(nodes::report))

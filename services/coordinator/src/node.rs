@@ -401,7 +401,7 @@ impl Node {
             // openraft has a leader that was started again go on in its term. What it knows to be
             // committed may then be less than what it has answered from, and it enters nothing that
             // would tell, as a leader that was elected does.
-            let mark = async || group.raft.client_write(Command::Mark).await.map(drop);
+            let mark = async || group.raft.client_write(Command::mark()).await.map(drop);
             group.caught_up.get_or_try_init(mark).await.map_err(|error| error.to_string())?;
             group.raft.ensure_linearizable().await.map_err(|error| error.to_string())
         };

@@ -166,6 +166,7 @@ mod tests {
                 announced: true,
                 exits: 0,
                 last_exit: None,
+                format_level: None,
             })
             .collect();
         NodeReport {
@@ -176,6 +177,7 @@ mod tests {
             kinds: vec![],
             workers,
             settled: true,
+            format_level: None,
         }
     }
 

@@ -6,7 +6,7 @@
 //!   it has read. Appointing the next epoch voids whatever the one before still sends.
 //! - A configuration is never replaced by one that is not newer.
 //! - An epoch is ready only once its layout is recorded.
-//! - While no epoch is ready, parameters and orders about nodes are changed here. That voids the appointment in the same step:
+//! - While no epoch is ready, parameters, orders about nodes and the format level are changed here. That voids the appointment in the same step:
 //!   a director that has read the configuration of before can neither record nor become ready.
 
 use plinth_api::coordinator::{Appointed, Founding, ReadyRequest, RecordRequest, Recovery};
@@ -105,8 +105,16 @@ pub(crate) enum Command {
         /// What is ordered, for people.
         what: String,
     },
-    /// Changes nothing. Once it is applied, all that was committed before it is.
-    Mark,
+    /// Raises the format level while no epoch is ready. Only once every coordinator is known to know this
+    /// command: whoever does not can't read the log any more.
+    Raise {
+        /// The number of the configuration that is changed.
+        expected: ConfigVersion,
+        /// The level.
+        level: u32,
+        /// What changes, for people.
+        what: String,
+    },
     /// The epoch is ready.
     MarkReady(ReadyRequest),
     /// An operator has a configuration put in the place of the recorded one while no epoch can become
@@ -171,13 +179,21 @@ pub(crate) enum Applied {
     Refused(Refusal),
 }
 
+impl Command {
+    /// What is refused whatever the state, and so changes nothing. Once it is applied, all that was committed
+    /// before it is. Every release knows it: one that did not could not read the log any more.
+    pub(crate) fn mark() -> Command {
+        let (expected, parameters) = (ConfigVersion(u64::MAX), Parameters::default());
+        Command::Configure { expected, parameters, what: "nothing".to_owned() }
+    }
+}
+
 impl ClusterState {
     /// Applies a command.
     pub(crate) fn apply(&mut self, command: Command) -> Applied {
         let before = (self.epoch, self.stamp());
         let result = match command {
             Command::Found { cluster, founding } => self.found(cluster, founding),
-            Command::Mark => Ok(Applied::Done),
             _ if self.group.is_none() => Err(Refusal::NotFounded),
             Command::Adopt { recorded, epoch_floor, version_floor } => {
                 self.adopt(recorded, Floor { epoch: epoch_floor, version: version_floor })
@@ -192,6 +208,9 @@ impl ClusterState {
             }
             Command::Order { expected, node, entry, what } => {
                 self.configure(expected, what, |recorded| recorded.with_node(&node, entry))
+            }
+            Command::Raise { expected, level, what } => {
+                self.configure(expected, what, |recorded| recorded.with_format_level(level))
             }
             Command::MarkReady(request) => self.mark_ready(request),
             Command::Force { expected, recorded } => self.force(expected, recorded),

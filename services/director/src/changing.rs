@@ -1,4 +1,5 @@
-//! Changes that the administrator asks for: of parameters, and of how nodes stand. The task that makes
+//! Changes that the administrator asks for: of parameters, of how nodes stand, and of the format level.
+//! The task that makes
 //! every change of the epoch's configuration ([`crate::replicating`]) makes these too, one at a time.
 //!
 //! A change is judged as a whole before anything is done, then recorded, kept, committed and proved
@@ -8,11 +9,13 @@
 
 use std::sync::Arc;
 
-use plinth_api::config::{ConfigPatch, ConfigPatched, PatchState, refused};
+use plinth_api::config::{
+    ConfigPatch, ConfigPatched, LevelRaised, PatchState, RaiseLevel, level_refused, refused,
+};
 use plinth_api::nodes::{self, NodeOrdered, OrderNode};
 use plinth_api::{ErrorCode, foreman::NodeReport};
 use plinth_service::{Condition, Failure};
-use plinth_system_config::{Proposal, Recorded, Supply};
+use plinth_system_config::{Proposal, Readers, Recorded, Supply};
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
 use crate::amending::{Account, Book, amend};
@@ -32,8 +35,17 @@ pub(crate) enum Order {
         dry_run: bool,
         reply: Reply<ConfigPatched>,
     },
+    /// Of the level that the configuration is written at.
+    Level(Raising, Reply<LevelRaised>),
     /// Of how a node stands.
     Node(OrderNode, Reply<NodeOrdered>),
+}
+
+/// The format level is to be raised.
+pub(crate) struct Raising {
+    pub(crate) order: RaiseLevel,
+    pub(crate) condition: Condition,
+    pub(crate) dry_run: bool,
 }
 
 /// The way from those who ask to the task that makes changes. A clone is the same one.
@@ -92,6 +104,9 @@ pub(crate) async fn carry_out(
             let judged = judge(reign, &recorded, &patch, &condition, dry_run);
             change_parameters(reign, book, account, recorded, judged, reply).await
         }
+        Order::Level(raising, reply) => {
+            raise_level(reign, book, account, recorded, raising, reply).await
+        }
         Order::Node(order, reply) => order_node(reign, book, account, recorded, order, reply).await,
     }
 }
@@ -148,6 +163,43 @@ async fn change_parameters(
     if begins_epoch {
         return Err(Fatal::new(format!("parameters were changed: {what}")));
     }
+    Ok(())
+}
+
+/// Raises the level that the configuration is written at: everywhere, from the transaction on that this
+/// makes.
+async fn raise_level(
+    reign: &Reign,
+    book: &Book,
+    account: &mut Account,
+    recorded: Recorded,
+    Raising { order, condition, dry_run }: Raising,
+    reply: Reply<LevelRaised>,
+) -> Result<(), Fatal> {
+    let nodes = reign.nodes();
+    let readers = nodes.nodes().map(|report| (report.node.clone(), report.reads())).collect();
+    let raised = || recorded.raised(order.level, &Readers(readers), &order.without);
+    let version = recorded.config.config_version;
+    let judged = condition
+        .check(&version)
+        .and_then(|()| raised().map_err(|error| level_refused(&error).into()));
+    let answer = |state, version| order.answer(state, &recorded, version, reign.epoch);
+    let next = match judged {
+        Ok(Some(next)) if !dry_run => next,
+        Ok(next) => {
+            let state = if next.is_some() { PatchState::DryRun } else { PatchState::Unchanged };
+            let _ = reply.send(Ok(answer(state, version)));
+            return Ok(());
+        }
+        Err(failure) => {
+            let _ = reply.send(Err(failure));
+            return Ok(());
+        }
+    };
+    let (config_version, what) = (next.config.config_version, order.describe(&recorded));
+    tracing::info!(target: "plinth_audit", %config_version, what, "the format level is raised");
+    amend(reign, book, account, next, what).await?;
+    let _ = reply.send(Ok(answer(PatchState::Durable, config_version)));
     Ok(())
 }
 

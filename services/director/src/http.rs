@@ -5,18 +5,18 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
-use plinth_api::config::{ConfigPatch, ConfigPatched, PatchQuery};
+use plinth_api::config::{ConfigPatch, ConfigPatched, LevelRaised, PatchQuery, RaiseLevel};
 use plinth_api::director::{Appointment, Dismissal, LayoutQuery, LiveLayout, Status};
 use plinth_api::nodes::{NodeOrdered, OrderNode};
 use plinth_api::{ErrorCode, Nothing};
 use plinth_service::{
-    Answer, Condition, FENCED, Fails as _, Failure, Json, Query, Routes, ordered, patched,
+    Answer, Condition, FENCED, Fails as _, Failure, Json, Query, Routes, ordered, patched, raised,
 };
 use plinth_types::{Epoch, Incarnation};
 use tokio::time::{Instant, timeout};
 use utoipa_axum::routes;
 
-use crate::changing::Order;
+use crate::changing::{Order, Raising};
 use crate::config::LAYOUT_WAIT_MAX;
 use crate::desk::Desk;
 use crate::reign::Accepted;
@@ -25,6 +25,17 @@ use crate::reign::Accepted;
 const CHANGE_REFUSALS: &[ErrorCode] = &[
     ErrorCode::NotReady,
     ErrorCode::Overloaded,
+    ErrorCode::PreconditionFailed,
+    ErrorCode::PreconditionRequired,
+    ErrorCode::Unsatisfiable,
+    ErrorCode::CommitUnknownResult,
+];
+
+/// Why the format level may not be raised.
+const LEVEL_REFUSALS: &[ErrorCode] = &[
+    ErrorCode::NotReady,
+    ErrorCode::Overloaded,
+    ErrorCode::NotFound,
     ErrorCode::PreconditionFailed,
     ErrorCode::PreconditionRequired,
     ErrorCode::Unsatisfiable,
@@ -47,6 +58,7 @@ pub(crate) fn routes() -> Routes<Desk> {
         .service(routes!(dismiss).fails(FENCED))
         .service(routes!(layout).fails(&[ErrorCode::NotReady]))
         .service(routes!(change).fails(CHANGE_REFUSALS))
+        .service(routes!(raise_level).fails(LEVEL_REFUSALS))
         .service(routes!(order_node).fails(ORDER_REFUSALS))
         .observer(routes!(status))
 }
@@ -160,6 +172,29 @@ async fn change(
     let dry_run = query.dry_run;
     let order = |reply| Order::Parameters { patch, condition, dry_run, reply };
     Ok(patched(None, desk.orders.give(order).await?))
+}
+
+/// Raises the level that the configuration is written at, in the same way.
+#[utoipa::path(
+    put,
+    path = "/v1/format_level",
+    operation_id = "raise_format_level",
+    params(PatchQuery, ("If-Match" = String, Header, description = "The ETag of the configuration that is changed")),
+    request_body = RaiseLevel,
+    responses((status = 200, description = "What has become of it", body = LevelRaised))
+)]
+async fn raise_level(
+    State(desk): State<Desk>,
+    Query(query): Query<PatchQuery>,
+    headers: HeaderMap,
+    Json(order): Json<RaiseLevel>,
+) -> Result<Response, Failure> {
+    let condition = Condition::of(&headers)?;
+    if !desk.live.accepts_commits() {
+        return Err(Failure::new(ErrorCode::NotReady, "the epoch does not accept commits yet"));
+    }
+    let raising = Raising { order, condition, dry_run: query.dry_run };
+    Ok(raised(None, desk.orders.give(|reply| Order::Level(raising, reply)).await?))
 }
 
 /// Orders how a node is to stand, in the same way.

@@ -33,6 +33,7 @@ pub(crate) fn node(name: &str, zone: &str, kinds: &[ServiceKind]) -> NodeReport 
         kinds: kinds.to_vec(),
         workers: vec![],
         settled: true,
+        format_level: Some(FORMAT_LEVEL),
     }
 }
 
@@ -46,6 +47,7 @@ pub(crate) fn worker(name: &str, store: Option<StoreId>, pid: Option<Pid>) -> Wo
         announced: false,
         exits: 0,
         last_exit: None,
+        format_level: Some(FORMAT_LEVEL),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use plinth_api::foreman::{Announcement, CreateWorker, Health, NodeOrders, NodeReport, Welcome};
 use plinth_service::Context;
 use plinth_store::Disk;
-use plinth_system_config::{Stamp, Standing};
+use plinth_system_config::{FORMAT_LEVEL, Stamp, Standing};
 use plinth_types::{NodeId, ServiceName, ServiceRef, StoreId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -374,6 +374,7 @@ fn snapshot(context: &Context, config: &Config, machine: &Workers) -> Snapshot {
             kinds: config.kinds.clone(),
             workers: machine.list(),
             settled: machine.settled(),
+            format_level: Some(FORMAT_LEVEL),
         },
         missing: machine.health().missing,
     }

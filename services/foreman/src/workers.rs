@@ -282,6 +282,7 @@ impl Workers {
             }
         }
         entry.store = given.store.or(entry.store);
+        entry.format_level = given.format_level;
         Ok(another.map(|(lost, _)| lost))
     }
 
@@ -406,6 +407,8 @@ impl Workers {
                 announced: matches!(entry.life, Life::Foreign { .. }),
                 exits: entry.exits,
                 last_exit: entry.last_exit.clone(),
+                // What the process before has said says nothing about this one.
+                format_level: entry.pid().and(entry.format_level),
             })
             .collect()
     }

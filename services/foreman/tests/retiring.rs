@@ -199,7 +199,7 @@ impl World {
             incarnation: Incarnation(u64::try_from(store.0).unwrap()),
             ..self.foreman.clone()
         };
-        self.ask(ANNOUNCE, &Announcement { name, pid, store: Some(store) }).await.unwrap();
+        self.ask(ANNOUNCE, &Announcement::new(name, pid, Some(store))).await.unwrap();
     }
 
     async fn retire(&self, name: &str, store: StoreId, epoch: Epoch) -> Result<Nothing, ErrorCode> {

@@ -8,7 +8,9 @@ use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use http::HeaderMap;
-use plinth_api::config::{ConfigPatch, ConfigPatched, PATCH_CONFIG, PatchQuery};
+use plinth_api::config::{
+    ConfigPatch, ConfigPatched, LevelRaised, PATCH_CONFIG, PatchQuery, RAISE_LEVEL, RaiseLevel,
+};
 use plinth_api::coordinator::{
     BeginRecovery, Begun, CarriedOut, CarryOut, ClusterHealth, Members, Processes, Recoveries,
     RecoveryPlan,
@@ -20,7 +22,7 @@ use plinth_api::{
     director,
 };
 use plinth_service::{
-    Answer, Condition, Fails as _, Failure, Json, LED, Query, Routes, patched, tagged,
+    Answer, Condition, Fails as _, Failure, Json, LED, Query, Routes, patched, raised, tagged,
 };
 use plinth_system_config::{RecoveryPhase, SystemConfig};
 use plinth_types::{Epoch, ServiceRef};
@@ -63,6 +65,12 @@ pub(crate) fn routes() -> Routes<Gateway> {
         .observer(routes!(health))
         .observer(routes!(config).fails(LED))
         .administrator(routes!(patch_config).fails(LED).fails(PATCH_REFUSALS))
+        .administrator(
+            routes!(raise_format_level)
+                .fails(LED)
+                .fails(PATCH_REFUSALS)
+                .fails(&[ErrorCode::NotFound]),
+        )
         .observer(routes!(layout).fails(&[ErrorCode::NotReady]))
         .observer(routes!(recoveries).fails(LED))
         .administrator(routes!(begin_recovery).fails(LED).fails(&[ErrorCode::Overloaded]))
@@ -165,6 +173,27 @@ impl Gateway {
         let mut tried = Tried::default();
         for target in &self.0.config.coordinators {
             let answer = self.0.context.peers().answered(target, endpoint, request, limit).await;
+            if let Some(answer) = tried.note(answer) {
+                return answer;
+            }
+        }
+        Err(tried.0)
+    }
+
+    /// The same for a change that takes effect only where its condition holds.
+    async fn change<Req: Serialize, T: DeserializeOwned>(
+        &self,
+        endpoint: &Endpoint<Req, T>,
+        query: PatchQuery,
+        headers: &HeaderMap,
+        request: &Req,
+    ) -> Result<Answered<T>, Failure> {
+        let condition = Condition::of(headers)?;
+        let (path, tag) = (query.path(endpoint), condition.header());
+        let peers = self.0.context.peers();
+        let mut tried = Tried::default();
+        for target in &self.0.config.coordinators {
+            let answer = peers.conditional(target, endpoint, &path, tag, request, CHANGE).await;
             if let Some(answer) = tried.note(answer) {
                 return answer;
             }
@@ -281,17 +310,29 @@ async fn patch_config(
     headers: HeaderMap,
     Json(patch): Json<ConfigPatch>,
 ) -> Result<Response, Failure> {
-    let condition = Condition::of(&headers)?;
-    let (path, tag) = (query.path(), condition.header());
-    let peers = gateway.0.context.peers();
-    let mut tried = Tried::default();
-    for target in &gateway.0.config.coordinators {
-        let answer = peers.conditional(target, &PATCH_CONFIG, path, tag, &patch, CHANGE).await;
-        if let Some(answer) = tried.note(answer) {
-            return answer.map(|answer| patched(answer.served_by, answer.body));
-        }
-    }
-    Err(tried.0)
+    let answer = gateway.change(&PATCH_CONFIG, query, &headers, &patch).await?;
+    Ok(patched(answer.served_by, answer.body))
+}
+
+/// Raises the level that the configuration is written at, once every node runs a release that reads it.
+/// It never goes back.
+#[utoipa::path(
+    put, path = "/v1/format_level", tag = "cluster",
+    params(PatchQuery, ("If-Match" = String, Header, description = "The ETag of the configuration that is changed, or *")),
+    request_body = RaiseLevel,
+    responses(
+        (status = 200, description = "It is raised, and in storage; or would be, or is so already", body = LevelRaised),
+        (status = 202, description = "No epoch is ready: the coordinators have it, and the next epoch brings it into storage", body = LevelRaised),
+    )
+)]
+async fn raise_format_level(
+    State(gateway): State<Gateway>,
+    Query(query): Query<PatchQuery>,
+    headers: HeaderMap,
+    Json(order): Json<RaiseLevel>,
+) -> Result<Response, Failure> {
+    let answer = gateway.change(&RAISE_LEVEL, query, &headers, &order).await?;
+    Ok(raised(answer.served_by, answer.body))
 }
 
 /// Who does what now, with processes.

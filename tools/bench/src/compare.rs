@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use plinth_load::{Amount, Load, Mix, Operation, Report, drive};
+use serde_json::{Value, json};
 
 use crate::system::{Kind, System, kinds};
 use crate::table::{Table, median};
@@ -29,7 +30,7 @@ struct Measured {
     resident_mib: u64,
 }
 
-pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
+pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Value> {
     let mut all = Vec::new();
     for kind in kinds(bench) {
         let directory = bench.fresh(&format!("compare-{}", kind.name()))?;
@@ -38,7 +39,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<()> {
         std::fs::remove_dir_all(directory).ok();
     }
     println!("## The same load\n\n{}", show(&all));
-    Ok(())
+    Ok(json!({ "figures": all.iter().flat_map(figures).collect::<Vec<_>>() }))
 }
 
 async fn measure(bench: &Bench, kind: Kind, directory: &Path) -> anyhow::Result<Measured> {
@@ -143,6 +144,19 @@ impl Cell {
         let Cell { per_second, p50_ms, p99_ms, .. } = self;
         format!("{per_second:.0} ({p50_ms:.2} / {p99_ms:.2})")
     }
+}
+
+/// Every cell of one system.
+fn figures(measured: &Measured) -> Vec<Value> {
+    let cells = measured.figures.iter().filter_map(|((operation, connections), reports)| {
+        let cell = Cell::of(reports, *operation)?;
+        Some(json!({
+            "system": measured.kind.name(), "operation": operation.as_str(),
+            "connections": connections, "per_second": cell.per_second, "p50_ms": cell.p50_ms,
+            "p99_ms": cell.p99_ms, "server_cpu_us": cell.server_us,
+        }))
+    });
+    cells.collect()
 }
 
 fn show(all: &[Measured]) -> String {

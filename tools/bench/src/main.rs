@@ -37,6 +37,9 @@ struct Cli {
     /// Where the clusters keep their data while they run: a directory on the disk to measure
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
+    /// Where the figures are written as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     /// A short run: less time, fewer keys, fewer repetitions
     #[arg(long, env = "BENCH_QUICK", value_parser = clap::builder::FalseyValueParser::new())]
     quick: bool,
@@ -143,12 +146,21 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         data_dir: cli.data_dir,
         extent: if cli.quick { Extent::QUICK } else { Extent::FULL },
     };
-    println!("{}", machine::describe(&bench)?);
+    let machine = machine::describe(&bench)?;
+    println!("{machine}");
+    let mut found = serde_json::Map::new();
+    found.insert("machine".to_owned(), machine.lines().skip(2).collect());
     for part in cli.parts {
-        match part {
-            Part::Compare => compare::run(&bench).await?,
-            Part::Starts => starts::run(&bench).await?,
-            Part::Failures => failures::run(&bench).await?,
+        let (name, figures) = match part {
+            Part::Compare => ("compare", compare::run(&bench).await?),
+            Part::Starts => ("starts", starts::run(&bench).await?),
+            Part::Failures => ("failures", failures::run(&bench).await?),
+        };
+        found.insert(name.to_owned(), figures);
+        // After each part: an hour is not lost by the last minute.
+        if let Some(file) = &cli.json {
+            std::fs::write(file, serde_json::to_vec_pretty(&found)?)
+                .with_context(|| format!("{} can't be written", file.display()))?;
         }
     }
     println!("Load average at the end: {}.", machine::load_average());

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use plinth_api::coordinator::{ProcessRow, Processes};
+use plinth_api::coordinator::{ProcessRow, Processes, Recoveries, Recovery};
 use plinth_api::gateway::ClusterStatus;
 use plinth_runtime::Runtime;
 use tokio::time::{Instant, sleep};
@@ -82,6 +82,13 @@ impl Plinth {
             sleep(LOOK).await;
         }
         bail!("the cluster is not settled after {} s: {last}", SETTLED.as_secs())
+    }
+
+    /// The recoveries that became ready, newest first.
+    pub(crate) async fn recoveries(&self) -> anyhow::Result<Vec<Recovery>> {
+        let url = self.urls.first().context("no gateway")?;
+        let answer = self.client.get(format!("{url}/v1/recoveries")).send().await?;
+        Ok(answer.error_for_status()?.json::<Recoveries>().await?.recoveries)
     }
 
     async fn complete_now(&self) -> anyhow::Result<Vec<ProcessRow>> {

@@ -38,6 +38,24 @@ impl std::fmt::Display for Table {
     }
 }
 
+/// What figures in milliseconds are to stay under.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Goal {
+    pub(crate) median: f64,
+    pub(crate) worst: f64,
+}
+
+impl Goal {
+    pub(crate) fn is_met(self, median: f64, worst: f64) -> bool {
+        median < self.median && worst < self.worst
+    }
+
+    /// Whether it is met, in a word.
+    pub(crate) fn show(self, median: f64, worst: f64) -> String {
+        if self.is_met(median, worst) { "met".to_owned() } else { "**missed**".to_owned() }
+    }
+}
+
 /// The median and the greatest of some figures; none where there are none.
 pub(crate) fn median_and_worst(figures: &[f64]) -> Option<(f64, f64)> {
     Some((median(figures)?, figures.iter().copied().max_by(f64::total_cmp)?))
@@ -61,6 +79,13 @@ mod tests {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median_and_worst(&[4.0, 1.0, 2.0, 3.0]), Some((2.5, 4.0)));
+    }
+
+    #[test]
+    fn a_goal_is_met_by_the_median_and_the_worst() {
+        let goal = Goal { median: 300.0, worst: 1_000.0 };
+        assert!(goal.is_met(299.0, 999.0));
+        assert!(!goal.is_met(300.0, 999.0) && !goal.is_met(10.0, 1_000.0));
     }
 
     #[test]

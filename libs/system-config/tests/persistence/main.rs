@@ -9,6 +9,7 @@ mod bootstrap_table;
 mod change;
 mod codec;
 mod golden;
+mod raising;
 mod rows;
 mod samples;
 mod standing;

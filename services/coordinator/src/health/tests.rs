@@ -82,6 +82,7 @@ fn report(number: u32) -> NodeReport {
         announced: false,
         exits: 0,
         last_exit: None,
+        format_level: None,
     };
     let kinds =
         [ServiceKind::Coordinator, ServiceKind::Director, ServiceKind::Log, ServiceKind::Storage];
@@ -93,6 +94,7 @@ fn report(number: u32) -> NodeReport {
         kinds: vec![],
         workers: kinds.map(worker).to_vec(),
         settled: true,
+        format_level: None,
     }
 }
 

@@ -58,9 +58,10 @@ pub(super) async fn patch(
         }
         Place::There(leader) => {
             let (target, limit) = (&leader.target, CHANGE_FORWARD_LIMIT);
-            let (path, tag) = (query.path(), condition.header());
+            let (path, tag) = (query.path(&PATCH_CONFIG), condition.header());
             let peers = node.context.peers();
-            let answer = peers.conditional(target, &PATCH_CONFIG, path, tag, &patch, limit).await?;
+            let answer =
+                peers.conditional(target, &PATCH_CONFIG, &path, tag, &patch, limit).await?;
             Ok(patched(answer.served_by, answer.body))
         }
     }
@@ -82,9 +83,9 @@ impl Wish for Change {
         appointed: &Appointed,
     ) -> Result<ConfigPatched, CallError> {
         let (target, tag) = (Target::from(&appointed.pid), self.condition.header());
-        let (path, patch, limit) = (self.query.path(), &self.patch, CHANGE_LIMIT);
+        let (path, patch, limit) = (self.query.path(&PATCH_CONFIG), &self.patch, CHANGE_LIMIT);
         let peers = node.context.peers();
-        let answer = peers.conditional(&target, &PATCH_CONFIG, path, tag, patch, limit).await?;
+        let answer = peers.conditional(&target, &PATCH_CONFIG, &path, tag, patch, limit).await?;
         Ok(answer.body)
     }
 

@@ -152,6 +152,25 @@ fn nothing_happens_before_the_founding_and_it_happens_once() {
 }
 
 #[test]
+fn a_mark_changes_nothing() {
+    let mut state = ClusterState::default();
+    let mark = |state: &mut ClusterState| {
+        let before = state.clone();
+        refusal(state.apply(Command::mark()));
+        assert_eq!(*state, before);
+    };
+    mark(&mut state);
+    found(&mut state, founding(None, 5));
+    mark(&mut state);
+    appoint(&mut state, 1);
+    mark(&mut state);
+    assert_eq!(record(&mut state, 6, 1, None, recorded(6, 1)), Applied::Done);
+    mark(&mut state);
+    assert_eq!(mark_ready(&mut state, 6, 1), Applied::Done);
+    mark(&mut state);
+}
+
+#[test]
 fn an_appointment_is_above_the_epochs_that_somebody_else_has_heard_of() {
     let mut state = ClusterState::default();
     found(&mut state, founding(Some(recorded(3, 4)), 1 << 20));
@@ -428,6 +447,29 @@ fn an_order_about_a_node_is_taken_while_no_epoch_is_ready_and_voids_the_appointm
     assert_eq!(mark_ready(&mut state, 2, 2), Applied::Done);
     let ready = Refusal::Ready(Epoch(2));
     assert_eq!(refusal(order(&mut state, 3, Standing::Removed)), ready);
+}
+
+#[test]
+fn the_format_level_is_raised_while_no_epoch_is_ready_and_voids_the_appointment() {
+    let mut state = founded();
+    appoint(&mut state, 1);
+    let mut low = recorded(1, 1);
+    low.config.format_level = 1;
+    record(&mut state, 1, 1, None, low);
+    let raise = |state: &mut ClusterState, expected, level| {
+        let (expected, what) = (ConfigVersion(expected), "format level from 1 to 2".to_owned());
+        state.apply(Command::Raise { expected, level, what })
+    };
+    assert!(matches!(refusal(raise(&mut state, 7, 2)), Refusal::Changed { .. }));
+    assert_eq!(raise(&mut state, 1, 2), Applied::Done);
+    let now = state.recorded.as_ref().map(|recorded| &recorded.config);
+    let now = now.map(|config| (config.format_level, config.config_version));
+    assert_eq!((now, state.appointed.as_ref()), (Some((2, ConfigVersion(2))), None));
+    assert_eq!(state.voided.as_deref(), Some("format level from 1 to 2"));
+    appoint(&mut state, 2);
+    assert_eq!(record(&mut state, 2, 2, Some(2), recorded(2, 3)), Applied::Done);
+    assert_eq!(mark_ready(&mut state, 2, 2), Applied::Done);
+    assert_eq!(refusal(raise(&mut state, 3, 3)), Refusal::Ready(Epoch(2)));
 }
 
 #[test]

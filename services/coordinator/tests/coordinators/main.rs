@@ -4,5 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it panics")]
 
 mod played;
+mod raising;
 mod scenarios;
 mod world;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
-use plinth_api::config::{ConfigPatch, ConfigPatched, PatchState};
+use plinth_api::config::{ConfigPatch, ConfigPatched, LevelRaised, PatchState, RaiseLevel};
 use plinth_api::director::{Appointment, Dismissal, Status};
 use plinth_api::log::Kept;
 use plinth_api::storage::{ShardConfig, Status as StorageStatus};
@@ -125,6 +125,17 @@ async fn patch(Json(patch): Json<ConfigPatch>) -> Answer<ConfigPatched> {
     }))
 }
 
+#[utoipa::path(put, path = "/v1/format_level", request_body = RaiseLevel, responses((status = 200, body = LevelRaised)))]
+async fn raise(Json(order): Json<RaiseLevel>) -> Answer<LevelRaised> {
+    Ok(Json(LevelRaised {
+        state: PatchState::Durable,
+        config_version: ConfigVersion(77),
+        epoch: Epoch(1),
+        from: 0,
+        level: order.level,
+    }))
+}
+
 /// A director that does what it is told and nothing else.
 pub(crate) async fn director(service: ServiceRef, cluster: ClusterId) -> (Played, Told) {
     let told = Told::default();
@@ -133,6 +144,7 @@ pub(crate) async fn director(service: ServiceRef, cluster: ClusterId) -> (Played
         .service(routes!(appoint))
         .service(routes!(dismiss))
         .service(routes!(patch))
+        .service(routes!(raise))
         .anyone(routes!(director_status));
     (Played::start(service, cluster, |_| routes.with_state(shared)).await, told)
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use http::HeaderValue;
-use plinth_api::config::{ConfigPatch, ConfigPatched, ParameterChanges, PatchQuery, PatchState};
+use plinth_api::config::{
+    ConfigPatch, ConfigPatched, PATCH_CONFIG, ParameterChanges, PatchQuery, PatchState,
+};
 use plinth_api::coordinator::{
     BEGIN_RECOVERY, BeginRecovery, FAREWELL, Farewell, HOLDING, MEMBERS, READY, RECORD,
     ReadyRequest, RecordRequest, Recovery, Status,
@@ -18,18 +20,23 @@ use crate::world::{CLUSTER, World, configuration, service, storage_store};
 
 const TEST_LIMIT: Duration = Duration::from_secs(90);
 
-async fn with_director(world: &World, on: usize) -> (Played, Told) {
+pub(crate) async fn with_director(world: &World, on: usize) -> (Played, Told) {
     let (played, told) = director(service(ServiceKind::Director, on), CLUSTER).await;
     world.add(&played, None);
     (played, told)
 }
 
-fn is_appointed(status: &Status, played: &Played) -> bool {
+pub(crate) fn is_appointed(status: &Status, played: &Played) -> bool {
     status.director.as_ref().is_some_and(|now| now.pid == played.pid()) && status.leader.is_some()
 }
 
 /// Records a configuration and makes the epoch ready, as its director does.
-async fn make_ready(world: &World, on: usize, epoch: Epoch, director: Incarnation) -> Recorded {
+pub(crate) async fn make_ready(
+    world: &World,
+    on: usize,
+    epoch: Epoch,
+    director: Incarnation,
+) -> Recorded {
     let holding = world.holding(on).await;
     let recorded = configuration(&holding, epoch);
     let expected = holding.recorded.map(|recorded| recorded.config.config_version);
@@ -54,7 +61,7 @@ async fn make_ready(world: &World, on: usize, epoch: Epoch, director: Incarnatio
 }
 
 /// A cluster in its first epoch, ready.
-async fn ready_world() -> (World, Played, Told, Recorded) {
+pub(crate) async fn ready_world() -> (World, Played, Told, Recorded) {
     let world = World::start().await;
     let (first, told) = with_director(&world, 1).await;
     let status = world.until(1, "appointed", |status| is_appointed(status, &first)).await;
@@ -64,7 +71,7 @@ async fn ready_world() -> (World, Played, Told, Recorded) {
     (world, first, told, recorded)
 }
 
-async fn within_limit(test: impl Future<Output = ()>) {
+pub(crate) async fn within_limit(test: impl Future<Output = ()>) {
     timeout(TEST_LIMIT, test).await.unwrap();
 }
 
@@ -395,7 +402,7 @@ async fn change(
     let parameters = [(name.to_owned(), value)].into();
     let patch = ConfigPatch { parameters: ParameterChanges(parameters) };
     let tag = HeaderValue::try_from(format!("\"{version}\"")).unwrap();
-    world.patch(on, PatchQuery { dry_run }.path(), &tag, &patch).await
+    world.patch(on, &PatchQuery { dry_run }.path(&PATCH_CONFIG), &tag, &patch).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -43,6 +43,8 @@ pub(crate) fn service(kind: ServiceKind, on: usize) -> ServiceRef {
 }
 
 type Workers = Arc<Mutex<BTreeMap<ServiceRef, (Worker, NodeId)>>>;
+/// What the nodes' foremen say that they read; none where they do not say.
+type Reads = Arc<Mutex<BTreeMap<NodeId, Option<u32>>>>;
 
 /// Three machines with a coordinator each, and nodes that report what the tests put on them.
 pub(crate) struct World {
@@ -51,6 +53,7 @@ pub(crate) struct World {
     disks: Vec<SimulatedDisk>,
     running: Vec<Option<Life>>,
     workers: Workers,
+    reads: Reads,
     _reporting: Life,
 }
 
@@ -93,16 +96,19 @@ impl World {
             .collect();
         let initial_nodes = (1..=3).map(node).collect();
         let file = ClusterFile { cluster_id: CLUSTER, coordinators, initial_nodes };
-        let workers = Workers::default();
+        let (workers, reads) = (Workers::default(), Reads::default());
         let foreman = service(ServiceKind::Foreman, 9);
         let client = Played::start(foreman, CLUSTER, |_| Routes::new()).await;
-        let _reporting = Life::start(report(client.context.clone(), file.clone(), workers.clone()));
+        let reporting =
+            report(client.context.clone(), file.clone(), workers.clone(), reads.clone());
+        let _reporting = Life::start(reporting);
         let mut world = World {
             file,
             client,
             disks: (0..3).map(|_| blank_disk()).collect(),
             running: (0..3).map(|_| None).collect(),
             workers,
+            reads,
             _reporting,
         };
         for (index, host) in hosts.into_iter().enumerate() {
@@ -153,6 +159,7 @@ impl World {
             announced: true,
             exits: 0,
             last_exit: None,
+            format_level: Some(FORMAT_LEVEL),
         };
         let on = played.service.node.clone();
         self.workers.lock().unwrap().insert(played.service.clone(), (worker, on));
@@ -161,6 +168,11 @@ impl World {
     /// From now on the service's node reports it no more.
     pub(crate) fn remove(&self, service: &ServiceRef) {
         self.workers.lock().unwrap().remove(service);
+    }
+
+    /// From now on a node's foreman says that it reads up to this level, or says nothing.
+    pub(crate) fn reads(&self, on: usize, level: Option<u32>) {
+        self.reads.lock().unwrap().insert(node(on), level);
     }
 
     pub(crate) async fn ask<Req: Serialize, Resp: DeserializeOwned>(
@@ -203,9 +215,21 @@ impl World {
         tag: &HeaderValue,
         patch: &ConfigPatch,
     ) -> Result<ConfigPatched, CallError> {
+        self.conditional(on, &PATCH_CONFIG, path, tag, patch).await
+    }
+
+    /// Asks for a change of any kind, in the same way.
+    pub(crate) async fn conditional<Req: Serialize, Resp: DeserializeOwned>(
+        &self,
+        on: usize,
+        endpoint: &Endpoint<Req, Resp>,
+        path: &str,
+        tag: &HeaderValue,
+        request: &Req,
+    ) -> Result<Resp, CallError> {
         let target = Target::address(&self.file.coordinators[on - 1].address);
         let peers = self.client.context.peers();
-        let answer = peers.conditional(&target, &PATCH_CONFIG, path, tag, patch, PATIENCE).await;
+        let answer = peers.conditional(&target, endpoint, path, tag, request, PATIENCE).await;
         answer.map(|answer| answer.body)
     }
 
@@ -265,7 +289,12 @@ impl World {
 }
 
 /// The nodes' foremen: they report to every coordinator, and write the id that they are told.
-async fn report(context: plinth_service::Context, file: ClusterFile, workers: Workers) {
+async fn report(
+    context: plinth_service::Context,
+    file: ClusterFile,
+    workers: Workers,
+    reads: Reads,
+) {
     let mut written: BTreeMap<NodeId, ClusterId> = BTreeMap::new();
     loop {
         for on in &file.initial_nodes {
@@ -282,6 +311,7 @@ async fn report(context: plinth_service::Context, file: ClusterFile, workers: Wo
                 kinds: vec![],
                 workers: here,
                 settled: true,
+                format_level: reads.lock().unwrap().get(on).copied().unwrap_or(Some(FORMAT_LEVEL)),
             };
             for coordinator in &file.coordinators {
                 let target = Target::address(&coordinator.address);

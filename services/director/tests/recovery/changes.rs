@@ -26,9 +26,9 @@ impl Director {
         let patch = ConfigPatch { parameters: ParameterChanges(parameters) };
         let tag = HeaderValue::try_from(format!("\"{version}\"")).unwrap();
         let target = Target::from(self.context.pid());
-        let path = PatchQuery { dry_run }.path();
+        let path = PatchQuery { dry_run }.path(&PATCH_CONFIG);
         let peers = self.context.peers();
-        let answer = peers.conditional(&target, &PATCH_CONFIG, path, &tag, &patch, LIMIT).await;
+        let answer = peers.conditional(&target, &PATCH_CONFIG, &path, &tag, &patch, LIMIT).await;
         answer.map(|answer| answer.body)
     }
 }

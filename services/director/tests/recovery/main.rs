@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod changes;
+mod raising;
 mod world;
 
 use std::time::Duration;
@@ -16,8 +17,7 @@ use plinth_director::{Config, serve};
 use plinth_runtime::Runtime;
 use plinth_service::{Context, Exit, Host, HostOptions, Secrets};
 use plinth_system_config::{
-    Envelope, LastRecovery, Parameters, Recorded, RecoveryPhase, Service, ShardMap, decode_stored,
-    encode_stored, keys, recorded_from_rows,
+    Envelope, LastRecovery, Parameters, RecoveryPhase, Service, ShardMap, keys, recorded_from_rows,
 };
 use plinth_types::{Epoch, ServiceKind, ServiceRef, VERSION_GAP, Version};
 use tokio::task::JoinHandle;
@@ -257,18 +257,7 @@ async fn the_next_epoch_takes_up_the_same_logs_and_storages() {
 /// that release can read it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_of_format_level_1_goes_on_at_that_level() {
-    let neighbours = one_epoch().await;
-    {
-        let mut world = neighbours.world();
-        let as_level_1 = |recorded: &mut Option<Recorded>| {
-            let recorded = recorded.as_mut().unwrap();
-            recorded.config.format_level = 1;
-            *recorded = decode_stored(&encode_stored(recorded).unwrap()).unwrap();
-        };
-        as_level_1(&mut world.recorded);
-        as_level_1(&mut world.ready);
-        world.logs.values_mut().for_each(|log| as_level_1(&mut log.config));
-    }
+    let neighbours = raising::one_epoch_at_level_1().await;
     let before = neighbours.world().recorded.clone().unwrap();
     let director = Director::appointed(&neighbours, &[]).await;
     let live = director.until_ready().await;

@@ -23,7 +23,7 @@ use plinth_api::foreman::{CreateWorker, NodeReport, Worker, WorkerState};
 use plinth_api::log::{Generation, KeepRequest, LockAnswer, LockRequest, TagExtent};
 use plinth_api::storage::{KeyValue, ShardConfig, Status as StorageStatus, TagStatus};
 use plinth_api::{ErrorCode, Problem, Target, commit_proxy, log, resolver, sequencer, storage};
-use plinth_system_config::{Coordinator, Recorded, keys};
+use plinth_system_config::{Coordinator, FORMAT_LEVEL, Recorded, keys};
 use plinth_types::{
     ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, Key, Mutation, Pid, ServiceKind,
     ServiceName, ServiceRef, StoreId, Tag, Value, Version,
@@ -81,6 +81,8 @@ pub(crate) struct World {
     /// Who was asked for what, in order: `log-1@node-1 PUT /v1/assignment`.
     pub(crate) journal: Vec<String>,
     pub(crate) farewells: Vec<Farewell>,
+    /// What these nodes' foremen read, where it is not what this release does.
+    pub(crate) reads: BTreeMap<String, Option<u32>>,
     next: u64,
 }
 
@@ -279,6 +281,7 @@ impl World {
             announced: false,
             exits: 0,
             last_exit: None,
+            format_level: Some(FORMAT_LEVEL),
         }
     }
 
@@ -303,6 +306,7 @@ impl World {
             ],
             workers: services.into_iter().map(|service| self.worker(service)).collect(),
             settled: true,
+            format_level: self.reads.get(node).copied().unwrap_or(Some(FORMAT_LEVEL)),
         }
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Entry {
     pub(super) removed: bool,
     pub(super) life: Life,
     pub(super) store: Option<StoreId>,
+    /// What the process reads that has announced itself last.
+    pub(super) format_level: Option<u32>,
     pub(super) exits: u32,
     pub(super) last_exit: Option<String>,
     pub(super) short_lives: u32,
@@ -58,6 +60,7 @@ impl Entry {
             removed: false,
             life: Life::Down,
             store: None,
+            format_level: None,
             exits: 0,
             last_exit: None,
             short_lives: 0,

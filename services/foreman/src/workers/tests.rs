@@ -1,4 +1,5 @@
 use plinth_api::foreman::WorkerState;
+use plinth_system_config::FORMAT_LEVEL;
 use plinth_types::Pid;
 
 use super::*;
@@ -19,16 +20,13 @@ fn workers() -> Workers {
 }
 
 fn announcement(who: &str, incarnation: u64, os_pid: u32, store: Option<u128>) -> Announcement {
-    Announcement {
-        name: name(who),
-        pid: Pid {
-            node: "node-1".parse().unwrap(),
-            os_pid,
-            incarnation: Incarnation(incarnation),
-            address: "127.0.0.1:1".to_owned(),
-        },
-        store: store.map(StoreId),
-    }
+    let pid = Pid {
+        node: "node-1".parse().unwrap(),
+        os_pid,
+        incarnation: Incarnation(incarnation),
+        address: "127.0.0.1:1".to_owned(),
+    };
+    Announcement::new(name(who), pid, store.map(StoreId))
 }
 
 fn create(who: &str, epoch: u64) -> CreateWorker {
@@ -73,6 +71,24 @@ fn a_wanted_worker_is_started_once_and_is_up_when_it_has_announced_itself() {
             incarnation: Some(Incarnation(5)),
         }]
     );
+}
+
+#[test]
+fn what_a_worker_reads_is_what_the_living_process_says() {
+    let mut workers = workers();
+    workers.create(at(0), &create("log-1", 1)).unwrap();
+    let number = to_start(&mut workers);
+    let reads = |workers: &Workers| workers.list()[0].format_level;
+    assert_eq!(reads(&workers), None);
+    workers.announce(at(1), &announcement("log-1", 5, 10, Some(3))).unwrap();
+    assert_eq!(reads(&workers), Some(FORMAT_LEVEL));
+    // The one after it is of an older release, and says nothing until it has announced itself.
+    workers.ended(at(9), name("log-1"), number, "killed".to_owned());
+    to_start(&mut workers);
+    assert_eq!(reads(&workers), None);
+    let old = Announcement { format_level: None, ..announcement("log-1", 6, 11, Some(3)) };
+    workers.announce(at(10), &old).unwrap();
+    assert_eq!((reads(&workers), state(&workers, "log-1")), (None, WorkerState::Up));
 }
 
 #[test]

@@ -18,15 +18,15 @@ use tokio::time::Instant;
 use crate::Outcome;
 use crate::replicas::is_everywhere;
 
-const ADDED: &str = "node-4";
+pub(crate) const ADDED: &str = "node-4";
 /// Keys that are there before anything is ordered.
 const BEFORE: usize = 100;
 
 /// `plinth node` of the added node. Dropping it ends it.
-struct Added(Child);
+pub(crate) struct Added(Child);
 
 impl Added {
-    fn start(cluster: &Cluster) -> anyhow::Result<Added> {
+    pub(crate) fn start(cluster: &Cluster) -> anyhow::Result<Added> {
         let file = |name: &str| cluster.directory().join(name);
         let mut command = Command::new(executable()?);
         command.args(["node", "--parent-pipe", "--lock-patience", "8", "--node", ADDED]);
@@ -53,28 +53,33 @@ impl Drop for Added {
 
 /// `plinth nodes …`: whether it has succeeded, and what it has printed.
 fn order(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
+    said_by(cluster, &[&["nodes"], arguments].concat())
+}
+
+/// The same of any command of the administrator's.
+pub(crate) fn said_by(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
     let mut command = Command::new(executable()?);
-    command.arg("nodes").args(arguments).args(["--url", cluster.gateway()?]);
+    command.args(arguments).args(["--url", cluster.gateway()?]);
     command.arg("--admin-token-file").arg(cluster.directory().join("admin-token"));
     let output = command.stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     Ok((output.status.success(), said.into_owned()))
 }
 
-fn done(cluster: &Cluster, arguments: &[&str], words: &str) -> Outcome {
+pub(crate) fn done(cluster: &Cluster, arguments: &[&str], words: &str) -> Outcome {
     let (is_done, said) = order(cluster, arguments)?;
     ensure!(is_done && said.contains(words), "{arguments:?}: {said}");
     Ok(())
 }
 
-fn refused(cluster: &Cluster, arguments: &[&str], words: &str) -> Outcome {
+pub(crate) fn refused(cluster: &Cluster, arguments: &[&str], words: &str) -> Outcome {
     let (is_done, said) = order(cluster, arguments)?;
     ensure!(!is_done && said.contains(words), "{arguments:?}: {said}");
     Ok(())
 }
 
 /// What is ordered about a node; none where nothing is.
-fn ordered(cluster: &Cluster, node: &str) -> anyhow::Result<Option<NodeStanding>> {
+pub(crate) fn ordered(cluster: &Cluster, node: &str) -> anyhow::Result<Option<NodeStanding>> {
     let nodes: Nodes = cluster.get_json("/v1/nodes")?;
     Ok(nodes.ordered.into_iter().find(|ordered| ordered.node.as_str() == node))
 }
@@ -89,7 +94,7 @@ fn kinds_on(cluster: &Cluster, node: &str) -> anyhow::Result<Vec<ServiceKind>> {
 }
 
 /// Waits until nothing but this is left on a node that is being drained.
-fn left(cluster: &Cluster, node: &str, expected: &[&str]) -> Outcome {
+pub(crate) fn left(cluster: &Cluster, node: &str, expected: &[&str]) -> Outcome {
     eventually("the node is drained", || {
         let standing = ordered(cluster, node)?.context("nothing is ordered")?;
         let names: Vec<String> = standing.remaining.iter().map(ServiceRef::to_string).collect();
@@ -140,6 +145,16 @@ fn move_about(cluster: &Cluster) -> Outcome {
     done(cluster, &["remove", ADDED], "is removed")
 }
 
+/// Waits until the added node reports.
+pub(crate) fn is_listed(cluster: &Cluster) -> Outcome {
+    eventually("the added node is listed", || {
+        let nodes: Nodes = cluster.get_json("/v1/nodes")?;
+        let report = nodes.nodes.into_iter().find(|report| report.node.as_str() == ADDED);
+        ensure!(report.context("it does not report")?.settled);
+        Ok(())
+    })
+}
+
 /// The added node reports, is told that it was removed, and nothing is put on it.
 fn is_harmless(cluster: &Cluster) -> Outcome {
     let foreman = eventually("its foreman reports", || {
@@ -171,12 +186,7 @@ fn a_node_is_added_another_drained_and_the_added_one_removed_while_puts_go_on() 
     refused(&cluster, &["remove", "node-3"], "have it drained first")?;
 
     let added = Added::start(&cluster)?;
-    eventually("the added node is listed", || {
-        let nodes: Nodes = cluster.get_json("/v1/nodes")?;
-        let report = nodes.nodes.into_iter().find(|report| report.node.as_str() == ADDED);
-        ensure!(report.context("it does not report")?.settled);
-        Ok(())
-    })?;
+    is_listed(&cluster)?;
     let is_done = AtomicBool::new(false);
     let (written, moved) = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write_on(&cluster, &is_done));

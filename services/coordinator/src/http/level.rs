@@ -1,0 +1,126 @@
+//! Raising of the level that the configuration is written at.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue};
+use plinth_api::config::{
+    LevelRaised, PatchQuery, PatchState, RAISE_LEVEL, RaiseLevel, level_refused,
+};
+use plinth_api::coordinator::Appointed;
+use plinth_api::{CallError, ErrorCode, Target};
+use plinth_service::{Condition, Failure, Json, Query, raised};
+use plinth_system_config::{LevelError, Readers, Recorded};
+use tokio::time::Instant;
+
+use super::changing::{Verdict, Wish, fulfil};
+use super::{PassedOn, Shared};
+use crate::config::{CHANGE_FORWARD_LIMIT, CHANGE_LIMIT};
+use crate::node::{Node, Place};
+use crate::state::{ClusterState, Command};
+
+/// Why the level may not be raised.
+pub(super) const REFUSALS: &[ErrorCode] = &[
+    ErrorCode::NotFound,
+    ErrorCode::PreconditionFailed,
+    ErrorCode::PreconditionRequired,
+    ErrorCode::Unsatisfiable,
+    ErrorCode::CommitUnknownResult,
+];
+
+/// `PUT /v1/format_level`.
+#[utoipa::path(
+    put,
+    path = "/v1/format_level",
+    operation_id = "raise_format_level",
+    tag = "status",
+    summary = "Raises the level that the configuration is written at, for ever",
+    params(PatchQuery, ("If-Match" = String, Header, description = "The ETag of the configuration that is changed, or *")),
+    request_body = RaiseLevel,
+    responses(
+        (status = 200, description = "It is raised, and in storage; or would be, or is so already", body = LevelRaised),
+        (status = 202, description = "No epoch is ready: the coordinators have it, and the next epoch brings it into storage", body = LevelRaised),
+    )
+)]
+pub(super) async fn raise(
+    State(node): State<Shared>,
+    PassedOn(passed_on): PassedOn,
+    Query(query): Query<PatchQuery>,
+    headers: HeaderMap,
+    Json(order): Json<RaiseLevel>,
+) -> Result<Response, Failure> {
+    let condition = Condition::of(&headers)?;
+    match node.place(passed_on)? {
+        Place::Here(group) => {
+            let raising = Raising { order, condition, query };
+            let made = fulfil(Arc::clone(&node), group, raising);
+            let (by, answer) = node.finish("change", made).await?;
+            Ok(raised(HeaderValue::try_from(by.to_string()).ok(), answer))
+        }
+        Place::There(leader) => {
+            let (target, limit) = (&leader.target, CHANGE_FORWARD_LIMIT);
+            let (path, tag) = (query.path(&RAISE_LEVEL), condition.header());
+            let peers = node.context.peers();
+            let answer = peers.conditional(target, &RAISE_LEVEL, &path, tag, &order, limit).await?;
+            Ok(raised(answer.served_by, answer.body))
+        }
+    }
+}
+
+/// The level is to be raised.
+struct Raising {
+    order: RaiseLevel,
+    condition: Condition,
+    query: PatchQuery,
+}
+
+/// What the nodes that report can read.
+fn readers(node: &Node) -> Readers {
+    let registry = node.registry();
+    let reports = registry.nodes(Instant::now());
+    Readers(reports.map(|report| (report.node.clone(), report.reads())).collect())
+}
+
+fn refused(error: LevelError) -> Failure {
+    level_refused(&error).into()
+}
+
+impl Wish for Raising {
+    type Answer = LevelRaised;
+
+    async fn pass_on(&self, node: &Node, appointed: &Appointed) -> Result<LevelRaised, CallError> {
+        let (target, tag) = (Target::from(&appointed.pid), self.condition.header());
+        let (path, order, limit) = (self.query.path(&RAISE_LEVEL), &self.order, CHANGE_LIMIT);
+        let peers = node.context.peers();
+        let answer = peers.conditional(&target, &RAISE_LEVEL, &path, tag, order, limit).await?;
+        Ok(answer.body)
+    }
+
+    fn judge(
+        &self,
+        node: &Node,
+        state: &ClusterState,
+        recorded: &Recorded,
+    ) -> Result<Verdict<LevelRaised>, Failure> {
+        let (order, expected) = (&self.order, recorded.config.config_version);
+        self.condition.check(&expected)?;
+        let readers = readers(node);
+        let next = recorded.raised(order.level, &readers, &order.without).map_err(refused)?;
+        if next.is_some() {
+            recorded.check_order_is_known(&readers).map_err(refused)?;
+        }
+        let answer = |of, version| order.answer(of, recorded, version, state.epoch);
+        let next = match next {
+            None => return Ok(Verdict::Settled(answer(PatchState::Unchanged, expected))),
+            Some(_) if self.query.dry_run => {
+                return Ok(Verdict::Settled(answer(PatchState::DryRun, expected)));
+            }
+            Some(next) => next.config,
+        };
+        let what = order.describe(recorded);
+        let command = Command::Raise { expected, level: next.format_level, what: what.clone() };
+        let answer = answer(PatchState::Recorded, next.config_version);
+        Ok(Verdict::Due { command: Box::new(command), what, answer })
+    }
+}
