@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plinth_service::StateReads;
-use plinth_types::{NodeId, ServiceKind, ServiceName, Zone};
+use plinth_types::{NodeId, ServiceKind, ServiceName, ServiceRef, Zone};
 
 use crate::cluster_file::CoordinatorEntry;
 
@@ -60,6 +60,8 @@ pub enum Command {
     Layout(AskArgs),
     /// Shows the cluster's nodes, or has one drained or removed
     Nodes(NodesArgs),
+    /// Shows the coordinators, or lets one into their group or takes one out
+    Members(MembersArgs),
     /// Decides what the cluster can't: how it goes on where data or configuration may be lost by it
     Recover(RecoverArgs),
     /// Loads a cluster and measures how it does
@@ -208,6 +210,10 @@ pub struct NodeArgs {
     /// cluster file names one, a director and a gateway
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub statics: Option<Vec<ServiceName>>,
+    /// Run a coordinator here that the cluster file does not name, or that answers elsewhere now: it
+    /// listens there, host:port, and others reach it there. A new one waits for `plinth members add`
+    #[arg(long, value_name = "ADDRESS", env = "PLINTH_COORDINATOR")]
+    pub coordinator: Option<String>,
     /// Where the node's gateway listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub gateway_bind: String,
@@ -511,6 +517,40 @@ pub struct OrderArgs {
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// The flags of `plinth members`.
+#[derive(Args, Clone, Debug)]
+pub struct MembersArgs {
+    /// As for every command that asks a cluster.
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// What to do; by default show them
+    #[command(subcommand)]
+    pub action: Option<MembersAction>,
+}
+
+/// What `plinth members` does beside showing.
+#[derive(Clone, Debug, Subcommand)]
+pub enum MembersAction {
+    /// Lets a coordinator into the group that runs and waits for it
+    Add {
+        /// The coordinator, such as coordinator-1@node-4
+        service: ServiceRef,
+        /// Where it answers, host:port
+        address: String,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Takes a coordinator out of the group
+    Remove {
+        /// The coordinator, such as coordinator-1@node-1
+        service: ServiceRef,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// A parameter and its value.

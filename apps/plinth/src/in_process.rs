@@ -101,9 +101,16 @@ impl InProcess {
     pub fn start_node(&self, node: &NodeId, data_dir: &Path) -> Task {
         let service =
             ServiceRef::new(plinth_types::ServiceName::new(ServiceKind::Foreman, 1), node.clone());
+        // One that the cluster file does not name runs where it is told where to listen.
+        let name = plinth_types::ServiceName::new(ServiceKind::Coordinator, 1);
+        let coordinator = ServiceRef::new(name, node.clone());
         let foreman = ForemanLaunch {
             spawner: Arc::new(self.clone()),
-            statics: default_statics(&self.cluster, &service),
+            statics: default_statics(
+                &self.cluster,
+                &service,
+                self.binds.contains_key(&coordinator),
+            ),
             kinds: plinth_foreman::Config::KINDS.to_vec(),
             lock_patience: std::time::Duration::ZERO,
         };

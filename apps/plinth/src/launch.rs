@@ -57,16 +57,17 @@ impl Launch {
         );
         let service = ServiceRef::new(name, args.node.clone());
         let cluster = ClusterFile::read(&args.cluster.cluster_file)?;
+        let is_told = args.bind != "127.0.0.1:0";
         let is_named = kind != ServiceKind::Coordinator || cluster.address_of(&service).is_some();
         ensure!(
-            is_named,
-            "the cluster file {} does not name {service} among its coordinators: add it there, or start one that it names",
+            is_named || is_told,
+            "the cluster file {} does not name {service} among its coordinators: say where it answers with --bind and --advertise, and have it let in with `plinth members add`, or start one that the file names",
             args.cluster.cluster_file.display()
         );
         let secrets = read_secrets(&args.cluster)?;
         let bind = match (kind, cluster.address_of(&service)) {
             // A coordinator answers where the cluster file says, unless told otherwise.
-            (ServiceKind::Coordinator, Some(address)) if args.bind == "127.0.0.1:0" => address,
+            (ServiceKind::Coordinator, Some(address)) if !is_told => address,
             _ => args.bind.clone(),
         };
         check_bind("--bind", &bind, secrets.cluster.is_some(), args.cluster.insecure)?;

@@ -57,6 +57,10 @@ pub fn main() -> ExitCode {
             None => operator::ask(&args.ask, "/v1/nodes"),
             Some(action) => operator::order(&args.ask, action),
         },
+        Command::Members(args) => match &args.action {
+            None => operator::ask(&args.ask, "/v1/members"),
+            Some(action) => operator::order_member(&args.ask, action),
+        },
         Command::Recover(args) => recover::recover(args),
         Command::Bench(args) => bench::bench(args),
     }

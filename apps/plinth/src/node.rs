@@ -27,17 +27,22 @@ const ADDRESS: &str = "address";
 pub(crate) fn node(args: &NodeArgs) -> ExitCode {
     let cluster = &args.foreman.service.cluster;
     let has_secret = cluster.secret_file.is_some();
-    // The gateway would refuse it too, but only in its own log.
-    if let Err(error) =
-        check_bind("--gateway-bind", &args.gateway_bind, has_secret, cluster.insecure)
-    {
-        return process::usage(&error);
+    // They would refuse it too, but only in their own logs.
+    let binds = [
+        ("--gateway-bind", Some(&args.gateway_bind)),
+        ("--coordinator", args.coordinator.as_ref()),
+    ];
+    for (flag, bind) in binds {
+        let checked = bind.map(|bind| check_bind(flag, bind, has_secret, cluster.insecure));
+        if let Some(Err(error)) = checked {
+            return process::usage(&error);
+        }
     }
     process::run_with(ServiceKind::Foreman, &args.foreman.service, |world, launch| {
-        let statics = args
-            .statics
-            .clone()
-            .unwrap_or_else(|| default_statics(&launch.cluster, &launch.service));
+        let statics = args.statics.clone().unwrap_or_else(|| {
+            let is_told = args.coordinator.is_some();
+            default_statics(&launch.cluster, &launch.service, is_told)
+        });
         run(world, launch, args.clone(), statics)
     })
 }
@@ -47,6 +52,7 @@ pub(crate) fn foreman(args: &ForemanArgs) -> ExitCode {
     let node = NodeArgs {
         foreman: args.clone(),
         statics: None,
+        coordinator: None,
         gateway_bind: "127.0.0.1:0".to_owned(),
         parent_pipe: false,
         lock_patience: 0,
@@ -56,14 +62,23 @@ pub(crate) fn foreman(args: &ForemanArgs) -> ExitCode {
     })
 }
 
-/// What always runs on a node: its coordinator where the cluster file names one, a director and a
-/// gateway.
+/// What always runs on a node: its coordinator where the cluster file names one or the node is told to run
+/// one, a director and a gateway.
 #[must_use]
-pub(crate) fn default_statics(cluster: &ClusterFile, foreman: &ServiceRef) -> Vec<ServiceName> {
+pub(crate) fn default_statics(
+    cluster: &ClusterFile,
+    foreman: &ServiceRef,
+    is_told: bool,
+) -> Vec<ServiceName> {
     let coordinators = cluster.coordinators.iter().map(|entry| &entry.service);
     let here = coordinators.filter(|service| service.node == foreman.node);
+    let mut statics: Vec<ServiceName> = here.map(|service| service.name).collect();
+    if statics.is_empty() && is_told {
+        statics.push(ServiceName::new(ServiceKind::Coordinator, 1));
+    }
     let others = [ServiceKind::Director, ServiceKind::Gateway];
-    here.map(|service| service.name).chain(others.map(|kind| ServiceName::new(kind, 1))).collect()
+    statics.extend(others.map(|kind| ServiceName::new(kind, 1)));
+    statics
 }
 
 async fn run(world: World, launch: Launch, args: NodeArgs, statics: Vec<ServiceName>) -> Exit {
@@ -170,8 +185,13 @@ fn worker_arguments(args: &NodeArgs, order: &WorkerOrder) -> Vec<OsString> {
     flag("--log", service.telemetry.log.clone().into());
     match kind {
         ServiceKind::Gateway => flag("--bind", args.gateway_bind.clone().into()),
-        // It listens where the cluster file says.
-        ServiceKind::Coordinator => {}
+        // It listens where the cluster file says, unless the node is told otherwise.
+        ServiceKind::Coordinator => {
+            if let Some(address) = &args.coordinator {
+                flag("--bind", address.into());
+                flag("--advertise", address.into());
+            }
+        }
         _ => flag("--bind", any_port(&service.bind).into()),
     }
     if let Some(advertise) = &service.advertise

@@ -1,5 +1,6 @@
-//! The commands that ask a running cluster: `status`, `config`, `layout`, `nodes`, and `health` of one
-//! service; and `config set`, `config raise` and `nodes drain`, `use` and `remove`, which change it.
+//! The commands that ask a running cluster: `status`, `config`, `layout`, `nodes`, `members`, and `health` of
+//! one service; and `config set`, `config raise`, `nodes drain`, `use` and `remove`, and `members add` and
+//! `remove`, which change it.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,13 +9,17 @@ use comfy_table::{Table, presets};
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::cli::{AskArgs, HealthArgs, NodesAction, OrderArgs, RaiseArgs, SetArgs};
+use crate::cli::{
+    AskArgs, HealthArgs, MembersAction, NodesAction, OrderArgs, RaiseArgs, SetArgs,
+};
 use crate::process::{FAILURE, USAGE};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
 /// The same for a change: the director waits until it is in storage.
 const CHANGE: Duration = Duration::from_secs(25);
+/// The same for a change of the coordinators' membership: a newcomer is given their log first.
+const MEMBERS: Duration = Duration::from_secs(60);
 /// How often a change is asked for while the configuration changes under it.
 const TRIES: u32 = 5;
 
@@ -290,6 +295,49 @@ fn ordered(document: &Value) -> String {
     if names.is_empty() { words } else { format!("{words}\nstill there: {}", names.join(", ")) }
 }
 
+/// Lets a coordinator into the group or takes one out, and prints what became of it.
+pub(crate) fn order_member(args: &AskArgs, action: &MembersAction) -> ExitCode {
+    let query = |dry_run: bool| if dry_run { "?dry_run=true" } else { "" };
+    let body;
+    let (path, sent) = match action {
+        MembersAction::Add { service, address, dry_run } => {
+            body = serde_json::json!({ "service": service, "address": address });
+            (format!("/v1/members{}", query(*dry_run)), Sent::Post(&body))
+        }
+        MembersAction::Remove { service, dry_run } => {
+            (format!("/v1/members/{service}{}", query(*dry_run)), Sent::Delete)
+        }
+    };
+    match exchange(args, &path, &sent, MEMBERS) {
+        Ok(Answer { document, .. }) if args.json => println!("{document}"),
+        Ok(Answer { document, .. }) => println!("{}", member_ordered(&document)),
+        Err(refused) => return failed(refused.into()),
+    }
+    ExitCode::SUCCESS
+}
+
+/// What became of an order about the membership, for people.
+fn member_ordered(document: &Value) -> String {
+    let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default();
+    let number = document.get("config_version").map(Value::to_string).unwrap_or_default();
+    let service = text("service");
+    let is_member = document.get("member").and_then(Value::as_bool).unwrap_or_default();
+    let is = if is_member { "a member" } else { "no member" };
+    let words = match text("state") {
+        "dry_run" => format!("{service} would be {is}; nothing was done"),
+        "unchanged" => format!("{service} is {is} already, in configuration {number}"),
+        "recorded" => format!(
+            "{service} is {is} in configuration {number}, which the coordinators have recorded; the next epoch brings it into storage"
+        ),
+        _ => format!("{service} is {is}; configuration {number} is durable"),
+    };
+    let members = document.get("members").and_then(Value::as_array).cloned();
+    let name = |member: &Value| Some(member.get("service")?.as_str()?.to_owned());
+    let names: Vec<String> = members.iter().flatten().filter_map(name).collect();
+    let note = document.get("note").and_then(Value::as_str).map(|note| format!("\n{note}"));
+    format!("{words}\nmembers: {}{}", names.join(", "), note.unwrap_or_default())
+}
+
 /// Asks one service whether it can do its work, and says what is in its way if not.
 pub(crate) fn health(args: &HealthArgs) -> ExitCode {
     let base = args.url.trim_end_matches('/');
@@ -410,6 +458,21 @@ mod tests {
         assert_eq!(told("dry_run", "removed", &[]), "node-4 would be removed; nothing was done");
         assert!(told("unchanged", "in_use", &[]).starts_with("node-4 is in use already"));
         assert!(told("recorded", "draining", &[]).contains("no epoch was ready"));
+    }
+
+    #[test]
+    fn an_order_about_the_membership_is_told_in_words() {
+        let told = |state: &str, member: bool, note: Option<&str>| {
+            member_ordered(&json!({"state": state, "service": "coordinator-1@node-4",
+                "member": member, "config_version": 8, "note": note,
+                "members": [{"service": "coordinator-1@node-1", "raft_id": 1, "address": "a:1"}]}))
+        };
+        assert_eq!(
+            told("durable", true, Some("think")),
+            "coordinator-1@node-4 is a member; configuration 8 is durable\nmembers: coordinator-1@node-1\nthink"
+        );
+        assert!(told("dry_run", false, None).contains("would be no member; nothing was done"));
+        assert!(told("unchanged", false, None).contains("is no member already"));
     }
 
     #[test]

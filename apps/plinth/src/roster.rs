@@ -119,10 +119,13 @@ pub(crate) async fn serve_foreman(
 async fn serve(world: World, launch: Launch, host: Host) -> Exit {
     let World { disk, tuning, .. } = world;
     let coordinators = launch.cluster.targets();
-    let Launch { service, directory, foreman, cluster, .. } = launch;
+    let Launch { service, directory, foreman, cluster, advertise, .. } = launch;
     match service.kind() {
         ServiceKind::Coordinator => {
-            let cluster = cluster.for_coordinator();
+            let mut cluster = cluster.for_coordinator();
+            if let Some(address) = advertise {
+                cluster.move_to(&service, &address);
+            }
             let config = plinth_coordinator::Config { directory, cluster, foreman };
             plinth_coordinator::serve(host, config, disk).await
         }

@@ -1,6 +1,6 @@
 //! The coordinator: the epoch and the recorded layout, in Raft.
 
-use plinth_system_config::{BootstrapSource, Recorded, SystemConfig};
+use plinth_system_config::{BootstrapSource, Recorded, Stamp, SystemConfig};
 use plinth_types::{
     ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, NodeId, Pid, ServiceRef, Version,
 };
@@ -98,8 +98,12 @@ pub struct Holding {
     pub cluster: ClusterId,
     /// The founding of the group.
     pub group: GroupId,
-    /// The Raft members.
+    /// The Raft members, or those of before a change of the membership that is under way.
     pub coordinators: Vec<plinth_system_config::Coordinator>,
+    /// The members after that change; empty where none is under way. A configuration that is recorded
+    /// names both.
+    #[serde(default)]
+    pub next_coordinators: Vec<plinth_system_config::Coordinator>,
     /// The latest appointment.
     pub appointed: Option<Appointed>,
     /// The recorded configuration; none before the first recovery.
@@ -312,9 +316,15 @@ pub struct BootstrapReport {
     /// Whether it has voted or taken entries in its group.
     #[serde(default)]
     pub running: bool,
-    /// The members of its group.
+    /// The voting members of its group.
     #[serde(default)]
     pub members: Vec<ServiceRef>,
+    /// Those that the group is changing to; empty where it is not.
+    #[serde(default)]
+    pub next_members: Vec<ServiceRef>,
+    /// The group that it waits to be let into.
+    #[serde(default)]
+    pub joining: Option<GroupId>,
     /// The configuration that its Raft store records, entries included that are not applied yet.
     #[serde(default)]
     pub configuration: Option<Recorded>,
@@ -403,10 +413,26 @@ pub struct Members {
     pub group: GroupId,
     /// In the order of their names.
     pub members: Vec<FoundingMember>,
+    /// The members after a change that is under way; empty where none is.
+    #[serde(default)]
+    pub next_members: Vec<FoundingMember>,
+    /// The recorded configuration, by which newer lists are told from older ones.
+    #[serde(default)]
+    pub stamp: Stamp,
 }
 
-/// A coordinator that has lost its votes joins the group under a new identity, in place of the
-/// member of the same name.
+/// Where a coordinator answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CoordinatorContact {
+    /// Which service.
+    pub service: ServiceRef,
+    /// `host:port`, the host resolved at each connect.
+    pub address: String,
+}
+
+/// A coordinator asks the group to know it: one that has lost its votes, under a new identity in place of
+/// the member of the same name; one that answers elsewhere than before, under the identity that it has;
+/// one that is to be let in, when it has a new identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct JoinRequest {
     /// The group.
@@ -453,5 +479,5 @@ pub const HEALTH: Endpoint<Nothing, ClusterHealth> = Endpoint::get("/v1/cluster/
 pub const CONFIG: Endpoint<Nothing, SystemConfig<ServiceRef>> = Endpoint::get("/v1/config");
 /// `GET /v1/members`.
 pub const MEMBERS: Endpoint<Nothing, Members> = Endpoint::get("/v1/members");
-/// `POST /v1/members`.
-pub const JOIN: Endpoint<JoinRequest, Nothing> = Endpoint::post("/v1/members");
+/// `POST /v1/joining`.
+pub const JOIN: Endpoint<JoinRequest, Nothing> = Endpoint::post("/v1/joining");

@@ -6,6 +6,7 @@ use plinth_system_config::{FORMAT_LEVEL, NodeEntry, NodeSupply, Stamp, Standing}
 use plinth_types::{ClusterId, Epoch, NodeId, Pid, ServiceKind, ServiceName, StoreId, Zone};
 use serde::{Deserialize, Serialize};
 
+use crate::coordinator::CoordinatorContact;
 use crate::{Endpoint, Nothing};
 
 /// Where a worker stands.
@@ -106,6 +107,9 @@ pub struct NodeOrders {
     /// The configuration that says so. One that was heard before a newer one counts no more.
     #[serde(default)]
     pub stamp: Stamp,
+    /// Where the coordinators answer, as the same configuration says; empty where it does not.
+    #[serde(default)]
+    pub coordinators: Vec<CoordinatorContact>,
 }
 
 /// Asks for workers.
@@ -178,6 +182,9 @@ pub struct Welcome {
     /// directory only once it is known.
     #[serde(default)]
     pub cluster: Option<ClusterId>,
+    /// Where the coordinators answer, as far as the foreman has heard; empty where it has not.
+    #[serde(default)]
+    pub coordinators: Vec<CoordinatorContact>,
 }
 
 /// Asks for health.

@@ -13,6 +13,7 @@ pub mod director;
 pub mod foreman;
 pub mod gateway;
 pub mod log;
+pub mod members;
 pub mod nodes;
 pub mod resolver;
 pub mod sequencer;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plinth_api::commit_proxy::Committed;
-use plinth_api::{CallError, ErrorCode, Target};
+use plinth_api::{CallError, ErrorCode};
 use plinth_runtime::{Runtime, Scope, ScopeGuard};
-use plinth_service::Peers;
+use plinth_service::{KnownCoordinators, Peers};
 use plinth_types::{Key, Mutation, Value, Version};
 use tokio::time::sleep;
 
@@ -53,9 +53,9 @@ impl Database {
         runtime: &Runtime,
         scope: &Scope,
         peers: Peers,
-        coordinators: Vec<Target>,
+        coordinators: impl Into<KnownCoordinators>,
     ) -> Database {
-        let followed = follow(scope, peers.clone(), coordinators);
+        let followed = follow(scope, peers.clone(), coordinators.into());
         let read_versions = ReadVersions::new(scope, peers.clone(), followed.clone());
         let key_reads = KeyReads::new(scope, peers.clone());
         let runtime = runtime.clone();

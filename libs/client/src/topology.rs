@@ -7,7 +7,7 @@ use std::time::Duration;
 use plinth_api::director::{LAYOUT, LayoutQuery, LiveLayout};
 use plinth_api::{CallError, Nothing, Target, coordinator};
 use plinth_runtime::Scope;
-use plinth_service::Peers;
+use plinth_service::{KnownCoordinators, Peers};
 use plinth_system_config::Service;
 use plinth_types::{Epoch, KeyRange, Pid, Tag};
 use tokio::sync::{Notify, watch};
@@ -121,15 +121,15 @@ impl Followed {
 
 /// Follows the live layout for as long as the scope lives.
 #[must_use]
-pub fn follow(scope: &Scope, peers: Peers, coordinators: Vec<Target>) -> Followed {
+pub fn follow(scope: &Scope, peers: Peers, coordinators: KnownCoordinators) -> Followed {
     let (sender, newest) = watch::channel(None);
     let doubt = Arc::new(Notify::new());
     let followed = Followed { newest, doubt: Arc::clone(&doubt) };
     drop(scope.spawn("following the layout", async move {
         let mut pause = PAUSE;
         loop {
-            for coordinator in &coordinators {
-                let Some(director) = director(&peers, coordinator).await else { continue };
+            for coordinator in coordinators.targets() {
+                let Some(director) = director(&peers, &coordinator).await else { continue };
                 if follow_director(&peers, &director, &sender, &doubt).await {
                     pause = PAUSE;
                 }

@@ -43,6 +43,10 @@ pub struct SystemConfig<S = Service> {
     pub config_version: ConfigVersion,
     /// The Raft members.
     pub coordinators: Vec<Coordinator>,
+    /// The members that Raft is to have instead, or has already. Empty, and left out, but during a
+    /// change of the membership: then either may be Raft's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next_coordinators: Vec<Coordinator>,
     /// Every parameter.
     pub parameters: Parameters,
     /// Policies.
@@ -62,6 +66,10 @@ pub struct Coordinator {
     pub service: ServiceRef,
     /// Its identity in Raft: random, made with its store.
     pub raft_id: u64,
+    /// Where it answers, `host:port`, the host resolved at each connect. None where an earlier level
+    /// has written it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 /// What is known of a node.

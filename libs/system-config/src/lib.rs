@@ -10,6 +10,7 @@ mod directory;
 mod envelope;
 pub mod keys;
 mod last_recovery;
+mod members;
 mod migration;
 mod parameters;
 mod phases;
@@ -35,7 +36,8 @@ pub use config::{
 pub use directory::{Directory, UnknownPid};
 pub use envelope::{Envelope, EnvelopeError};
 pub use last_recovery::{LastRecovery, PhaseDuration};
-pub use migration::{FORMAT_LEVEL, MigrationError};
+pub use members::{MembersError, MembersStep, check_majority, names_of};
+pub use migration::{FORMAT_LEVEL, MEMBERS_LEVEL, MigrationError};
 pub use parameters::{Applied, Parameter, ParameterError};
 pub use phases::{RecoveryPhase, UnknownPhase};
 pub use raising::{LevelError, NotReading, Readers, UNSAID_LEVEL};

@@ -7,7 +7,10 @@
 use serde_json::{Map, Value};
 
 /// The newest level of the written form that this release reads and writes.
-pub const FORMAT_LEVEL: u32 = 3;
+pub const FORMAT_LEVEL: u32 = 4;
+
+/// The level that can say where coordinators answer, and that their membership changes.
+pub const MEMBERS_LEVEL: u32 = 4;
 
 /// One level up or down.
 struct Step {
@@ -20,6 +23,7 @@ const STEPS: [Step; FORMAT_LEVEL as usize] = [
     Step { up: from_0_to_1, down: from_1_to_0 },
     Step { up: from_1_to_2, down: from_2_to_1 },
     Step { up: from_2_to_3, down: from_3_to_2 },
+    Step { up: from_3_to_4, down: from_4_to_3 },
 ];
 
 /// Why a body can't be brought from one level to the next.
@@ -125,6 +129,26 @@ fn from_3_to_2(config: &mut Map<String, Value>) -> Result<(), String> {
     }
 }
 
+/// Level 3 named coordinators without their addresses, and one membership alone. Where there is no
+/// more to say, level 4 is written the same.
+const fn from_3_to_4(_: &mut Map<String, Value>) -> Result<(), String> {
+    Ok(())
+}
+
+fn from_4_to_3(config: &mut Map<String, Value>) -> Result<(), String> {
+    if config.get("next_coordinators").is_some() {
+        return Err("level 3 knows no changes of the coordinators' membership".to_owned());
+    }
+    let mut members = config.get("coordinators").and_then(Value::as_array).into_iter().flatten();
+    match members.find(|member| member.get("address").is_some()) {
+        Some(member) => {
+            let service = member.get("service").and_then(Value::as_str).unwrap_or("one");
+            Err(format!("level 3 knows no addresses of coordinators, and {service} has one"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Spelled out, as are the default policies of level 1.
 const LEVEL_2_STORAGE_LOST_MS: u64 = 30_000;
 
@@ -181,6 +205,14 @@ mod tests {
             json!({"node-1": {"zone": "a"}, "node-2": {"zone": "b", "standing": "draining"}});
         let error = downgrade(&mut json!({"nodes": nodes}), 2).unwrap_err();
         assert_eq!((error.from, error.to), (3, 2), "{error}");
+        for (config, words) in [
+            (json!({"coordinators": [], "next_coordinators": [{}]}), "no changes"),
+            (json!({"coordinators": [{"service": "a", "address": "b:1"}]}), "a has one"),
+        ] {
+            let error = downgrade(&mut config.clone(), 3).unwrap_err();
+            assert_eq!((error.from, error.to), (4, 3), "{config}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
         assert!(upgrade(&mut json!({}), 0).is_err());
         assert!(upgrade(&mut json!([]), 0).is_err());
     }

@@ -57,9 +57,4 @@ impl Recorded {
     pub fn stamp(&self) -> Stamp {
         self.config.stamp()
     }
-
-    /// The coordinators that the configuration names.
-    pub fn coordinators(&self) -> impl Iterator<Item = &ServiceRef> {
-        self.config.coordinators.iter().map(|coordinator| &coordinator.service)
-    }
 }

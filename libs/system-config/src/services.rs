@@ -169,6 +169,7 @@ impl<S> SystemConfig<S> {
             epoch: self.epoch,
             config_version: self.config_version,
             coordinators: self.coordinators.clone(),
+            next_coordinators: self.next_coordinators.clone(),
             parameters: self.parameters.clone(),
             policies: self.policies.clone(),
             nodes: self.nodes.clone(),

@@ -152,7 +152,7 @@ impl SystemConfig<ServiceRef> {
     /// What the configuration names on a node, each once: coordinators and services of the layout.
     #[must_use]
     pub fn remaining_on(&self, node: &NodeId) -> Vec<ServiceRef> {
-        let coordinators = self.coordinators.iter().map(|coordinator| &coordinator.service);
+        let coordinators = self.every_coordinator().map(|coordinator| &coordinator.service);
         let layout = self.layout.services().map(|(_, service)| service);
         let named: BTreeSet<&ServiceRef> =
             coordinators.chain(layout).filter(|service| service.node == *node).collect();

@@ -12,8 +12,8 @@ use plinth_types::{
 };
 
 use crate::{
-    FORMAT_LEVEL, JoiningMember, Layout, ParameterError, Recorded, ShardMismatch, ShardProblem,
-    Standing, StorageTeam, SystemConfig,
+    Coordinator, FORMAT_LEVEL, JoiningMember, Layout, ParameterError, Recorded, ShardMismatch,
+    ShardProblem, Standing, StorageTeam, SystemConfig, names_of,
 };
 
 /// Something that a configuration must not be.
@@ -28,6 +28,9 @@ pub enum Problem {
     /// There is nobody to hold the epoch.
     #[error("there is no coordinator")]
     NoCoordinator,
+    /// It names the next members, who are the members.
+    #[error("next_coordinators names the members that there are")]
+    NoNewMembers,
     /// Two coordinators have the same Raft identity.
     #[error("two coordinators have the Raft id {0}")]
     SameRaftId(u64),
@@ -325,23 +328,34 @@ fn coordinator_problems(config: &SystemConfig<ServiceRef>, problems: &mut Vec<Pr
     if config.coordinators.is_empty() {
         problems.push(Problem::NoCoordinator);
     }
-    let mut seen = BTreeSet::new();
-    for coordinator in &config.coordinators {
-        if !seen.insert(coordinator.raft_id) {
-            problems.push(Problem::SameRaftId(coordinator.raft_id));
+    let (members, next) = (&config.coordinators, &config.next_coordinators);
+    if !next.is_empty() && names_of(next) == names_of(members) {
+        problems.push(Problem::NoNewMembers);
+    }
+    for members in [members, next] {
+        let mut ids = BTreeSet::new();
+        let mut named = BTreeSet::new();
+        for Coordinator { service, raft_id, .. } in members {
+            if !ids.insert(*raft_id) {
+                problems.push(Problem::SameRaftId(*raft_id));
+            }
+            if !named.insert(service) {
+                let (kind, service) = (ServiceKind::Coordinator, service.clone());
+                problems.push(Problem::Twice { kind, service });
+            }
         }
     }
 }
 
 fn place_problems(config: &SystemConfig<ServiceRef>, problems: &mut Vec<Problem>) {
     let coordinators =
-        config.coordinators.iter().map(|member| (ServiceKind::Coordinator, &member.service));
+        config.every_coordinator().map(|member| (ServiceKind::Coordinator, &member.service));
     let mut seen = BTreeSet::new();
     for (kind, service) in coordinators.chain(config.layout.services()) {
         let first = seen.insert((kind, service));
         if !first {
-            // A storage of several teams is in its place once for each.
-            if kind != ServiceKind::Storage {
+            // A storage of several teams is in its place once for each. Coordinators are counted apart.
+            if !matches!(kind, ServiceKind::Storage | ServiceKind::Coordinator) {
                 problems.push(Problem::Twice { kind, service: service.clone() });
             }
             continue;

@@ -1,6 +1,6 @@
 //! The ballots as they are held: every step is durable before it is answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use crate::config::ASK_LIMIT;
 use crate::founding::{Plan, Verdict, names, next_ballot};
-use crate::node::Node;
-use crate::raft;
+use crate::node::{Group, Node};
+use crate::raft::{self, Member};
 use crate::records::Part;
 
 /// How a ballot ended.
@@ -133,6 +133,30 @@ pub(crate) async fn joined(node: &Arc<Node>) -> Result<(), Failure> {
     node.finish("joined", work).await
 }
 
+/// Leaves the group's membership, which a change has taken it out of: what it has is given up with the
+/// identity that it had, and under a new one it waits to be let in.
+///
+/// # Errors
+/// The disk's refusal, or Raft does not start.
+pub(crate) async fn leave(node: &Arc<Node>, group: &Group) -> Result<(), Failure> {
+    let (this, id, raft_id) = (Arc::clone(node), group.id, group.raft_id);
+    let work = async move {
+        let mut records = this.records.lock().await;
+        let mut part = records.part().clone();
+        if part.acceptor.active_group() != Some(id) || records.raft_id() != raft_id {
+            return Ok(());
+        }
+        this.deactivate().await;
+        part.acceptor.join(id);
+        part.founding = None;
+        part.is_joining = true;
+        let raft_id = this.context.runtime().random_u64();
+        records.enter_as(raft_id, part).await.map_err(|error| this.disk_failure(&error))?;
+        this.activate(&records).await.map_err(|error| broken(&this, error))
+    };
+    node.finish("leave", work).await
+}
+
 /// Enters a living group under an identity that has never voted. Answers with that identity.
 ///
 /// # Errors
@@ -197,20 +221,34 @@ pub(crate) async fn report(node: &Arc<Node>) -> Result<BootstrapReport, Failure>
     let records = node.records.lock().await;
     let peek = raft::peek(records.store()).map_err(|error| node.disk_failure(&error))?;
     let Part { acceptor, is_joining, .. } = records.part();
-    let members: Vec<ServiceRef> =
-        peek.members.iter().filter_map(|(_, member)| member.service.clone()).collect();
+    let mut memberships = peek.voters.iter();
+    let names = |voters: Option<&Vec<(u64, Member)>>| -> Vec<ServiceRef> {
+        let members = voters.into_iter().flatten();
+        members.filter_map(|(_, member)| member.service.clone()).collect()
+    };
+    let (members, next_members) = (names(memberships.next()), names(memberships.next()));
+    for (_, member) in peek.voters.iter().flatten() {
+        if let Some(service) = &member.service {
+            node.contacts.learn(service, &member.address);
+        }
+    }
+    // Who has been let in and has not noted it yet may have voted.
+    let mut voters = peek.voters.iter().flatten();
+    let is_waiting = *is_joining && !voters.any(|(raft_id, _)| *raft_id == records.raft_id());
     let nodes = node.registry().nodes(Instant::now()).cloned().collect();
     Ok(BootstrapReport {
         service: node.context.service().clone(),
         raft_id: records.raft_id(),
-        group: acceptor.group.filter(|_| !is_joining),
+        group: acceptor.group.filter(|_| !is_waiting),
+        joining: acceptor.active_group().filter(|_| *is_joining),
         recorded: peek.state.stamp().map(|stamp| (stamp.epoch, stamp.config_version)),
         epoch: peek.state.epoch,
         promised: acceptor.promised,
         formatted: acceptor.accepted.as_ref().map(|(_, founding)| founding.group),
         // Without members nothing was ever agreed upon in it.
-        running: peek.is_used && !members.is_empty() && !is_joining,
+        running: peek.is_used && !members.is_empty() && !is_waiting,
         members,
+        next_members,
         configuration: peek.state.recorded.clone(),
         nodes,
     })
@@ -220,8 +258,9 @@ pub(crate) async fn report(node: &Arc<Node>) -> Result<BootstrapReport, Failure>
 pub(crate) async fn hold(node: &Arc<Node>, plan: &Plan, heard: u64) -> Ballot {
     let ballot = next_ballot(heard, node.context.runtime().random_u64());
     let request = PromiseRequest { ballot, renounce: plan.renounce.clone() };
+    let asked = plan.concerned();
     let promises: BTreeMap<ServiceRef, Promise> =
-        join_all(plan.members.iter().map(|(service, address)| {
+        join_all(asked.iter().map(|(service, address)| {
             let request = request.clone();
             async move {
                 let promise = if service == node.context.service() {
@@ -247,27 +286,36 @@ pub(crate) async fn hold(node: &Arc<Node>, plan: &Plan, heard: u64) -> Ballot {
         Verdict::TooFew { highest } => return Ballot::Failed { highest: highest.max(ballot) },
     };
     let request = AcceptRequest { ballot, founding: *founding };
-    let accepted = ask_members(node, &request, false).await;
-    if !plan.is_enough(accepted) {
+    let accepted = ask_concerned(node, plan, &request, false).await;
+    if !plan.is_enough(|service| accepted.contains(service)) {
         return Ballot::Failed { highest: ballot };
     }
     tracing::info!(group = %request.founding.group, source = request.founding.source, "founded");
-    ask_members(node, &request, true).await;
+    ask_concerned(node, plan, &request, true).await;
     Ballot::Chosen
 }
 
-/// Asks the founding's members to accept it, or to take it up. Answers how many did.
-async fn ask_members(node: &Arc<Node>, request: &AcceptRequest, is_chosen: bool) -> usize {
-    let answers = join_all(request.founding.members.iter().map(|member| async move {
-        if member.service == *node.context.service() {
+/// Asks those concerned, and the founding's members, to accept it, or to take it up. Answers who did.
+async fn ask_concerned(
+    node: &Arc<Node>,
+    plan: &Plan,
+    request: &AcceptRequest,
+    is_chosen: bool,
+) -> BTreeSet<ServiceRef> {
+    let mut asked = plan.concerned();
+    for member in &request.founding.members {
+        asked.entry(member.service.clone()).or_insert_with(|| member.address.clone());
+    }
+    let answers = join_all(asked.into_iter().map(|(service, address)| async move {
+        if service == *node.context.service() {
             let own = request.clone();
             let done = if is_chosen { choose(node, own).await } else { accept(node, own).await };
-            return done.unwrap_or(false);
+            return done.unwrap_or(false).then_some(service);
         }
         let endpoint = if is_chosen { &CHOSEN } else { &ACCEPT };
-        let target = Target::address(&member.address);
+        let target = Target::address(&address);
         let answer = node.context.peers().call(&target, endpoint, request, None, ASK_LIMIT).await;
-        answer.is_ok_and(|answer| answer.accepted)
+        answer.is_ok_and(|answer| answer.accepted).then_some(service)
     }));
-    answers.await.into_iter().filter(|is_done| *is_done).count()
+    answers.await.into_iter().flatten().collect()
 }

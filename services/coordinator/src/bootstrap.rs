@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use plinth_api::Target;
 use plinth_api::coordinator::{Bootstrap, Founding, JOIN, JoinRequest};
+use plinth_api::{CallError, ErrorCode, Target};
 use plinth_system_config::BootstrapSource;
 use plinth_system_config::bootstrap::{
     Decision, Floor, Inputs, Known, Missing, Outcome, RaftState, decide, recovery_option,
@@ -14,7 +14,7 @@ use plinth_types::{Epoch, GroupId, ServiceRef, Version};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::ballots::{self, Ballot};
-use crate::config::{BALLOT_TURN, BOOTSTRAP_ROUND, FORWARD_LIMIT};
+use crate::config::{BALLOT_TURN, BOOTSTRAP_ROUND, FORWARD_LIMIT, JOIN_PAUSE};
 use crate::founding::{Plan, Quorum};
 use crate::inputs;
 use crate::node::{DECIDING, Node, Start};
@@ -32,7 +32,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut start = node.start.subscribe();
     loop {
         let mut round =
-            Round { node: &node, heard: 0, since: Instant::now(), rejected: Vec::new() };
+            Round { node: &node, heard: 0, since: Instant::now(), rejected: vec![], joins: None };
         while !node.is_decided() {
             round.hold().await;
             if node.is_decided() {
@@ -55,6 +55,8 @@ struct Round<'a> {
     since: Instant,
     /// What could not be used, as it was told last.
     rejected: Vec<String>,
+    /// The group that it has asked to be let into, and what it started from.
+    joins: Option<(GroupId, Bootstrap)>,
 }
 
 impl Round<'_> {
@@ -89,9 +91,11 @@ impl Round<'_> {
                 self.go_on(&inputs, &outcome, group_id, Some(Arc::new(command))).await;
             }
             Decision::Rejoin { group_id, .. } => self.rejoin(&outcome, group_id).await,
-            Decision::Refound { recorded, from, members, renounce, floor }
-            | Decision::RebuildFromManifests { recorded, from, members, renounce, floor } => {
-                let is_complete = members.iter().all(|member| is_heard(&inputs, member));
+            Decision::Refound { recorded, from, members, former, renounce, floor }
+            | Decision::RebuildFromManifests { recorded, from, members, former, renounce, floor } =>
+            {
+                let mut concerned = members.iter().chain(&former);
+                let is_complete = concerned.all(|member| is_heard(&inputs, member));
                 if !is_complete && self.since.elapsed() < STRAGGLERS {
                     return self.wait("the other coordinators' answers", &rejected);
                 }
@@ -106,13 +110,14 @@ impl Round<'_> {
                     storage: from.map(|keeper| keeper.service),
                     ..founding(node, source, floor)
                 };
-                let plan = plan(node, &members, Quorum::Majority, lost, founding);
+                let plan = plan(node, [&members, &former], Quorum::Majority, lost, founding);
                 self.ballot(plan, &rejected).await;
             }
             Decision::ColdStart { members } => {
                 let floor = Floor { epoch: Epoch::ZERO, version: Version::ZERO };
                 let founding = founding(node, BootstrapSource::Default, floor);
-                let plan = plan(node, &members, Quorum::All, BTreeSet::new(), founding);
+                let nobody = BTreeSet::new();
+                let plan = plan(node, [&members, &nobody], Quorum::All, BTreeSet::new(), founding);
                 self.ballot(plan, &rejected).await;
             }
             Decision::Wait { missing } => {
@@ -141,7 +146,7 @@ impl Round<'_> {
     }
 
     async fn go_on(
-        &self,
+        &mut self,
         inputs: &Inputs,
         outcome: &Outcome,
         group: GroupId,
@@ -160,35 +165,52 @@ impl Round<'_> {
             return self.wait("the founding of the coordinators' group", &texts(outcome));
         }
         // A founding that was taken up just now, here too, has said what it started from.
-        node.decide_first(status(outcome), adopt);
+        // One that was let in while it asked has been so ever since it first asked.
+        let joined = self.joins.as_ref().filter(|(asked, _)| *asked == group);
+        let status = joined.map_or_else(|| status(outcome), |(_, joined)| joined.clone());
+        node.decide_first(status, adopt);
     }
 
-    async fn rejoin(&self, outcome: &Outcome, group: GroupId) {
+    async fn rejoin(&mut self, outcome: &Outcome, group: GroupId) {
         let node = self.node;
+        self.joins = Some((group, status(outcome)));
         let raft_id = match ballots::rejoin(node, group).await {
             Ok(raft_id) => raft_id,
             Err(failure) => return self.wait(&failure.0.detail, &[]),
         };
         let request = JoinRequest { group, member: node.as_member(raft_id) };
-        for coordinator in &node.cluster.coordinators {
-            if coordinator.service == *node.context.service() {
+        for (service, addresses) in node.contacts.everybody() {
+            if service == *node.context.service() {
                 continue;
             }
-            let target = Target::address(&coordinator.address);
-            let peers = node.context.peers();
-            let answer = peers.call(&target, &JOIN, &request, None, 2 * FORWARD_LIMIT).await;
-            match answer {
-                Ok(_) => {
-                    return match ballots::joined(node).await {
-                        Ok(()) => node.decide_first(status(outcome), None),
-                        Err(failure) => self.wait(&failure.0.detail, &[]),
-                    };
-                }
-                Err(error) => {
-                    self.wait(&format!("{} to let it join: {error}", coordinator.service), &[]);
+            for address in addresses {
+                let target = Target::address(&address);
+                let peers = node.context.peers();
+                let answer = peers.call(&target, &JOIN, &request, None, 2 * FORWARD_LIMIT).await;
+                match answer {
+                    Ok(_) => return self.let_in(outcome).await,
+                    // Asked often enough by itself: an order or a change of the membership takes longer.
+                    Err(CallError::Problem(problem)) if problem.code == ErrorCode::NotReady => {
+                        self.wait(&format!("to be let in: {}", problem.detail), &[]);
+                        return sleep(JOIN_PAUSE).await;
+                    }
+                    Err(error) => self.wait(&format!("{service} to let it join: {error}"), &[]),
                 }
             }
         }
+    }
+
+    /// The group has let it in, which it hears of a little later.
+    async fn let_in(&self, outcome: &Outcome) {
+        let node = self.node;
+        let deadline = Instant::now() + FORWARD_LIMIT;
+        while node.records.lock().await.part().is_joining {
+            if Instant::now() >= deadline {
+                return self.wait("to hear that it was let in", &[]);
+            }
+            sleep(BOOTSTRAP_ROUND).await;
+        }
+        node.decide_first(status(outcome), None);
     }
 
     async fn ballot(&mut self, plan: Plan, rejected: &[String]) {
@@ -246,18 +268,23 @@ pub(crate) fn founding(node: &Node, source: BootstrapSource, floor: Floor) -> Fo
     }
 }
 
-/// What is needed to hold a ballot on a founding. A coordinator that the cluster file does not name
-/// can't be asked, but still counts.
+/// What is needed to hold a ballot on a founding with these members, and with those of before taking part.
+/// A coordinator that nobody has said the address of can't be asked, but still counts.
 pub(crate) fn plan(
     node: &Node,
-    members: &BTreeSet<ServiceRef>,
+    [members, former]: [&BTreeSet<ServiceRef>; 2],
     quorum: Quorum,
     lost: BTreeSet<GroupId>,
     founding: Founding,
 ) -> Plan {
-    let address = |service| node.cluster.address(service).unwrap_or_default().to_owned();
+    let addresses = |services: &BTreeSet<ServiceRef>| {
+        let known = |service: &ServiceRef| node.contacts.of(Some(service)).into_iter().next();
+        let address = |service: &ServiceRef| known(service).unwrap_or_default();
+        services.iter().map(|service| (service.clone(), address(service))).collect()
+    };
     Plan {
-        members: members.iter().map(|service| (service.clone(), address(service))).collect(),
+        members: addresses(members),
+        former: addresses(former),
         quorum,
         unheard: node.context.runtime().random_u64(),
         renounce: lost.into_iter().collect(),

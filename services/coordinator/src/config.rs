@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use plinth_api::Target;
-use plinth_types::{ClusterId, NodeId, ServiceRef};
+use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceRef};
 use serde::{Deserialize, Serialize};
 
 /// Between two heartbeats of the Raft leader.
@@ -33,6 +33,22 @@ pub(crate) const READY_LOOK: Duration = Duration::from_millis(100);
 pub(crate) const CHANGE_LIMIT: Duration = Duration::from_secs(12);
 /// How long the leader may take for that, waiting included.
 pub(crate) const CHANGE_FORWARD_LIMIT: Duration = Duration::from_secs(17);
+/// How long the leader may take for a change of the membership, before it answers that it goes on.
+pub(crate) const MEMBERS_LIMIT: Duration = Duration::from_secs(15);
+/// The same for whoever has passed the order on; the director may take long once more.
+pub(crate) const MEMBERS_FORWARD_LIMIT: Duration = Duration::from_secs(40);
+/// Between two looks at a change of the membership.
+pub(crate) const MEMBERS_LOOK: Duration = Duration::from_millis(100);
+/// How long a newcomer may take to have the log.
+pub(crate) const CATCH_UP_LIMIT: Duration = Duration::from_secs(10);
+/// How long who has left goes on hearing of the group, so that it hears that it has left.
+pub(crate) const FORGET_AFTER: Duration = Duration::from_secs(3);
+/// How long who is out goes on as it is: orders that it leads, it passes on to the next leader.
+pub(crate) const LEAVE_AFTER: Duration = Duration::from_millis(1_500);
+/// How long a member hears of no leader before it asks whether it is one.
+pub(crate) const LONELY_AFTER: Duration = Duration::from_secs(3);
+/// Between two requests to be let in.
+pub(crate) const JOIN_PAUSE: Duration = Duration::from_millis(500);
 /// Between two rounds of the bootstrap.
 pub(crate) const BOOTSTRAP_ROUND: Duration = Duration::from_millis(100);
 /// How much longer than the one before it in the order of names a coordinator waits with a ballot.
@@ -61,7 +77,7 @@ pub struct CoordinatorAddress {
     pub address: String,
 }
 
-/// The cluster file: what a cluster is founded from.
+/// The cluster file: what a cluster is founded from, and where to begin to look for it later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterFile {
     /// The cluster.
@@ -80,13 +96,23 @@ impl ClusterFile {
         found.map(|coordinator| coordinator.address.as_str())
     }
 
+    /// A coordinator of the file answers elsewhere.
+    pub fn move_to(&mut self, service: &ServiceRef, address: &str) {
+        for coordinator in &mut self.coordinators {
+            if coordinator.service == *service {
+                address.clone_into(&mut coordinator.address);
+            }
+        }
+    }
+
     /// The coordinators' names.
     #[must_use]
     pub fn names(&self) -> BTreeSet<ServiceRef> {
         self.coordinators.iter().map(|coordinator| coordinator.service.clone()).collect()
     }
 
-    /// What is wrong with it, for the coordinator that starts with it.
+    /// What is wrong with it, for the coordinator that starts with it. One that it does not name can
+    /// found nothing, and waits to be let into a group that lives.
     ///
     /// # Errors
     /// A sentence that names the fault.
@@ -104,8 +130,8 @@ impl ClusterFile {
         if self.initial_nodes.is_empty() {
             return Err("the cluster file names no initial node".to_owned());
         }
-        if self.address(me).is_none() {
-            return Err(format!("the cluster file does not name {me} among its coordinators"));
+        if me.kind() != ServiceKind::Coordinator {
+            return Err(format!("{me} is no coordinator"));
         }
         Ok(())
     }

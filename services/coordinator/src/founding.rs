@@ -6,7 +6,9 @@
 //! nothing, unless the group is lost and it is asked to renounce it.
 //!
 //! Who must: at a cold start every coordinator of the cluster file; at a re-founding a majority of
-//! those that the configuration names.
+//! those that the configuration names. Where it names two memberships, because one was being changed
+//! into the other, a majority of each: one of the two is the one without which nothing could have been
+//! agreed upon. The group's members are the next ones then.
 //!
 //! What keeps two foundings from both coming to life is plain: each names *all* coordinators
 //! concerned as members, so that it takes a majority of them to elect a leader, and each of them
@@ -108,9 +110,12 @@ pub(crate) enum Quorum {
 /// What a proposer wants to found.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
-    /// The coordinators concerned, and where each answers.
+    /// The members of the group, and where each answers.
     pub(crate) members: BTreeMap<ServiceRef, String>,
-    /// How many of them must take part.
+    /// The members of before, where the membership was being changed, and where each answers. They take
+    /// part as well.
+    pub(crate) former: BTreeMap<ServiceRef, String>,
+    /// How many of each must take part.
     pub(crate) quorum: Quorum,
     /// Identities for those who don't take part: this one and the following. Random, and nobody's.
     pub(crate) unheard: u64,
@@ -135,25 +140,38 @@ pub(crate) enum Verdict {
 }
 
 impl Plan {
-    /// Whether so many are enough.
+    /// Whether those who take part are enough.
     #[must_use]
-    pub(crate) fn is_enough(&self, count: usize) -> bool {
-        match self.quorum {
-            Quorum::All => count == self.members.len(),
-            Quorum::Majority => count > self.members.len() / 2,
-        }
+    pub(crate) fn is_enough(&self, takes_part: impl Fn(&ServiceRef) -> bool) -> bool {
+        let memberships = [&self.members, &self.former].into_iter().filter(|all| !all.is_empty());
+        memberships.into_iter().all(|all| {
+            let count = all.keys().filter(|service| takes_part(service)).count();
+            match self.quorum {
+                Quorum::All => count == all.len(),
+                Quorum::Majority => count > all.len() / 2,
+            }
+        })
+    }
+
+    /// Everybody who is to take part, and where each answers.
+    #[must_use]
+    pub(crate) fn concerned(&self) -> BTreeMap<ServiceRef, String> {
+        let mut all = self.former.clone();
+        all.extend(self.members.clone());
+        all
     }
 
     /// What the promises amount to.
     #[must_use]
     pub(crate) fn weigh(&self, promises: &BTreeMap<ServiceRef, Promise>) -> Verdict {
-        let promises = || promises.iter().filter(|(who, _)| self.members.contains_key(*who));
+        let concerned = self.concerned();
+        let promises = || promises.iter().filter(|(who, _)| concerned.contains_key(*who));
         if let Some(group) = promises().find_map(|(_, promise)| promise.group) {
             return Verdict::Founded(group);
         }
         let granted: BTreeMap<&ServiceRef, &Promise> =
             promises().filter(|(_, promise)| promise.granted).collect();
-        if !self.is_enough(granted.len()) {
+        if !self.is_enough(|service| granted.contains_key(service)) {
             let highest = promises().map(|(_, promise)| promise.promised).max().unwrap_or(0);
             return Verdict::TooFew { highest };
         }
@@ -172,7 +190,10 @@ impl Plan {
         let accepted = granted
             .values()
             .filter_map(|promise| promise.accepted.as_ref())
-            .filter(|(_, founding)| is_still_possible(founding, &granted))
+            .filter(|(_, founding)| {
+                let members = granted.iter().filter(|(who, _)| self.members.contains_key(**who));
+                is_still_possible(founding, members.map(|(who, promise)| (*who, *promise)))
+            })
             .max_by_key(|(ballot, _)| *ballot);
         Verdict::Propose(Box::new(match accepted {
             Some((_, founding)) => founding.clone(),
@@ -188,9 +209,12 @@ pub(crate) fn names(founding: &Founding, service: &ServiceRef, raft_id: u64) -> 
 }
 
 /// Whether every member that has promised is still who the founding says; one that has lost its
-/// store is another one now.
-fn is_still_possible(founding: &Founding, granted: &BTreeMap<&ServiceRef, &Promise>) -> bool {
-    granted.iter().all(|(who, promise)| names(founding, who, promise.raft_id))
+/// store is another one now. One that takes part and is to be no member says nothing about it.
+fn is_still_possible<'a>(
+    founding: &Founding,
+    granted: impl IntoIterator<Item = (&'a ServiceRef, &'a Promise)>,
+) -> bool {
+    granted.into_iter().all(|(who, promise)| names(founding, who, promise.raft_id))
 }
 
 /// A ballot above `heard`, with `random` telling proposers apart.

@@ -7,6 +7,7 @@ mod group;
 mod health;
 mod holding;
 mod level;
+mod members;
 mod nodes;
 mod recovering;
 mod standing;
@@ -68,10 +69,12 @@ pub(crate) fn routes() -> Routes<Shared> {
         .administrator(
             routes!(recovering::carry_out).fails(PLANNED).fails(&[ErrorCode::Superseded]),
         )
-        .observer(routes!(group::members).fails(LED))
-        .administrator(routes!(health::remove_member).fails(&[ErrorCode::NotImplemented]))
+        .observer(routes!(members::members).fails(LED))
+        .administrator(routes!(members::add).fails(LED).fails(members::REFUSALS))
+        .administrator(routes!(members::remove).fails(LED).fails(members::REFUSALS))
+        .administrator(routes!(members::order).fails(LED).fails(members::REFUSALS))
         .observer(routes!(health::health))
-        .service(routes!(group::join).fails(LED).fails(&[ErrorCode::WrongGroup]))
+        .service(routes!(members::join).fails(LED).fails(&[ErrorCode::WrongGroup]))
         .service(routes!(holding::holding).fails(LED))
         .service(routes!(holding::record).fails(LED).fails(&[ErrorCode::Superseded]))
         .service(routes!(holding::ready).fails(LED).fails(&[ErrorCode::Superseded]))

@@ -27,7 +27,7 @@ use crate::node::Node;
 pub(crate) async fn gather(node: &Arc<Node>, since: Instant) -> Result<Inputs, Failure> {
     let own = ballots::report(node).await?;
     let me = node.context.service().clone();
-    let (peers, own_workers) = join(ask_peers(node), own_workers(node)).await;
+    let (mut peers, own_workers) = join(ask_peers(node, &own), own_workers(node)).await;
 
     let mut reports: BTreeMap<NodeId, NodeReport> = BTreeMap::new();
     let heard = peers.values().flatten().flat_map(|peer| peer.nodes.iter());
@@ -49,6 +49,21 @@ pub(crate) async fn gather(node: &Arc<Node>, since: Instant) -> Result<Inputs, F
         Some((*store, ask_worker(&node.context, service, target.as_ref()?).await))
     }));
     let answers: BTreeMap<StoreId, Heard> = answers.await.into_iter().flatten().collect();
+
+    // Workers may name coordinators that nobody else has.
+    for heard in answers.values() {
+        if let Known::Has(Kept::Readable(recorded)) = &heard.kept {
+            node.contacts.learn_all(recorded);
+        }
+    }
+    let is_known = |service: &ServiceRef| *service == me || peers.contains_key(service);
+    let named = node.contacts.everybody().into_iter().filter(|(service, _)| !is_known(service));
+    let asked = named.map(|(service, addresses)| async move {
+        let report = ask_peer(node, &service, addresses).await;
+        (service, report)
+    });
+    let more = join_all(asked).await;
+    peers.extend(more);
 
     let unknown_is_none = node.context.runtime().fault("coordinator.unknown_is_none");
     let silent = if unknown_is_none { Known::None } else { Known::Unknown };
@@ -99,6 +114,7 @@ fn raft_state(report: &BootstrapReport) -> Known<RaftState> {
         (Some(group_id), _) if report.running => Known::Has(RaftState::Running(RaftReport {
             group_id,
             members: report.members.iter().cloned().collect(),
+            next_members: report.next_members.iter().cloned().collect(),
             epoch: report.epoch,
             recorded: report.configuration.clone().map(Arc::new),
         })),
@@ -107,18 +123,48 @@ fn raft_state(report: &BootstrapReport) -> Known<RaftState> {
     }
 }
 
-async fn ask_peers(node: &Arc<Node>) -> BTreeMap<ServiceRef, Option<BootstrapReport>> {
-    let me = node.context.service();
-    let others = node.cluster.coordinators.iter().filter(|other| other.service != *me);
-    let answers = join_all(others.map(|other| async move {
-        let target = Target::address(&other.address);
+/// Asks everybody of the cluster file and of Raft's membership, and then whom they have named.
+async fn ask_peers(
+    node: &Arc<Node>,
+    own: &BootstrapReport,
+) -> BTreeMap<ServiceRef, Option<BootstrapReport>> {
+    let mut peers = BTreeMap::new();
+    own.configuration.iter().for_each(|recorded| node.contacts.learn_all(recorded));
+    loop {
+        let mut unasked = node.contacts.everybody();
+        unasked
+            .retain(|service, _| service != node.context.service() && !peers.contains_key(service));
+        if unasked.is_empty() {
+            return peers;
+        }
+        let asked = unasked.into_iter().map(|(service, addresses)| async move {
+            let report = ask_peer(node, &service, addresses).await;
+            (service, report)
+        });
+        peers.extend(join_all(asked).await);
+        let heard = peers
+            .values()
+            .flatten()
+            .filter_map(|report: &BootstrapReport| report.configuration.as_ref());
+        heard.for_each(|recorded| node.contacts.learn_all(recorded));
+    }
+}
+
+async fn ask_peer(
+    node: &Node,
+    service: &ServiceRef,
+    addresses: Vec<String>,
+) -> Option<BootstrapReport> {
+    let answers = addresses.iter().map(|address| async move {
         let peers = node.context.peers();
-        let answer = peers.call(&target, &BOOTSTRAP, &Nothing {}, None, ASK_LIMIT).await.ok();
-        // A wrong address in the cluster file must not make one coordinator count as two.
-        let answer = answer.filter(|report| report.service == other.service);
-        (other.service.clone(), answer)
-    }));
-    answers.await.into_iter().collect()
+        let target = Target::address(address);
+        let answer = peers.call(&target, &BOOTSTRAP, &Nothing {}, None, ASK_LIMIT).await.ok()?;
+        // A wrong address must not make one coordinator count as two.
+        (answer.service == *service).then_some((address, answer))
+    });
+    let (address, report) = join_all(answers).await.into_iter().flatten().next()?;
+    node.contacts.found(service, address);
+    Some(report)
 }
 
 /// The workers that its own node's foreman lists once it is healthy.

@@ -21,6 +21,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::backoff;
 use crate::config::ASK_LIMIT;
+use crate::members;
 use crate::node::{Event, Group, Node, Start, View};
 use crate::registry::Candidate;
 use crate::state::{Applied, ClusterState, Command};
@@ -52,6 +53,7 @@ pub(crate) async fn run(node: Arc<Node>, mut events: mpsc::Receiver<Event>) {
             biased;
             () = until_deposed(&node, &group) => tracing::info!("not leading any more"),
             () = leader.lead(adopt, &mut events) => {}
+            () = members::tend(&node, &group) => {}
         }
         node.view.send_replace(View::default());
     }
@@ -100,7 +102,7 @@ async fn until_deposed(node: &Node, group: &Group) {
     let mut groups = node.group.subscribe();
     loop {
         metrics.mark_unchanged();
-        let is_active = groups.borrow_and_update().as_ref().is_some_and(|now| now.id == group.id);
+        let is_active = groups.borrow_and_update().as_ref().is_some_and(|now| now.is(group));
         if !is_active || !group.is_leading() {
             return;
         }

@@ -12,13 +12,17 @@
 
 mod backoff;
 mod ballots;
+mod belonging;
 mod bootstrap;
 mod config;
+mod contacts;
 mod founding;
 mod health;
 mod http;
 mod inputs;
 mod leader;
+mod members;
+mod membership;
 mod meters;
 mod node;
 mod raft;

@@ -6,17 +6,21 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::error::{ClientWriteError, RaftError};
 use plinth_api::coordinator::{Bootstrap, Farewell, Founding, FoundingMember};
+use plinth_api::members::OrderMember;
 use plinth_api::{Endpoint, ErrorCode, Target};
 use plinth_service::{Context, Failure};
 use plinth_types::{ConfigVersion, Epoch, GroupId, Incarnation, ServiceRef};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, OnceCell, mpsc, watch};
+use tokio::sync::{Notify, OnceCell, OwnedMutexGuard, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::belonging::belong;
 use crate::config::{
     ClusterFile, FORWARD_LIMIT, INITIALIZE_TURN, QUORUM_PATIENCE, READ_LIMIT, WRITE_LIMIT,
 };
+use crate::contacts::Contacts;
+use crate::membership::{Seat, Seats};
 use crate::meters::Meters;
 use crate::raft::{self, LogStore, Machine, Member, Network, Raft, with_random};
 use crate::records::{RecordError, Records};
@@ -49,22 +53,27 @@ impl Group {
         Arc::clone(&self.states.borrow())
     }
 
-    /// Its voting members, in the order of their names.
+    /// Whether this is the same: the group, under the same identity.
     #[must_use]
-    pub(crate) fn members(&self) -> Vec<FoundingMember> {
+    pub(crate) fn is(&self, other: &Group) -> bool {
+        (self.id, self.raft_id) == (other.id, other.raft_id)
+    }
+
+    /// Raft's membership, as it is in effect here.
+    #[must_use]
+    pub(crate) fn seats(&self) -> Seats {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        let membership = metrics.membership_config.membership();
-        let mut members: Vec<FoundingMember> = membership
-            .voter_ids()
-            .filter_map(|raft_id| {
-                let member = membership.get_node(&raft_id)?;
-                let service = member.service.clone()?;
-                Some(FoundingMember { service, raft_id, address: member.address.clone() })
-            })
-            .collect();
-        members.sort_by(|a, b| a.service.cmp(&b.service));
-        members
+        Seats::of(metrics.membership_config.membership())
+    }
+
+    /// Its voting members, in the order of their names; during a change those of before and after it.
+    #[must_use]
+    pub(crate) fn members(&self) -> Vec<FoundingMember> {
+        let seats = self.seats().everybody().into_iter();
+        seats
+            .map(|Seat { service, raft_id, address }| FoundingMember { service, raft_id, address })
+            .collect()
     }
 
     /// The Raft leader's id, where one is known.
@@ -160,6 +169,17 @@ pub(crate) struct Node {
     pub(crate) since: Instant,
     /// What it shows at `/metrics`.
     pub(crate) meters: Meters,
+    /// Where coordinators answer, as far as it has heard.
+    pub(crate) contacts: Contacts,
+    /// One change of Raft's membership at a time: it takes two steps.
+    pub(crate) voting: tokio::sync::Mutex<()>,
+    /// Told when an order about the membership has begun something.
+    pub(crate) ordered: Notify,
+    ordering: Arc<tokio::sync::Mutex<()>>,
+    /// The order about the membership that is carried out here.
+    under_way: Mutex<Option<OrderMember>>,
+    /// A learner that is being prepared.
+    wanted: Mutex<Option<u64>>,
     registry: Mutex<Registry>,
     broken: watch::Sender<Option<String>>,
 }
@@ -191,8 +211,15 @@ impl Node {
         events: mpsc::Sender<Event>,
     ) -> Arc<Node> {
         let meters = Meters::new(context.metrics());
+        let contacts = Contacts::new(&cluster);
         Arc::new(Node {
             meters,
+            contacts,
+            voting: tokio::sync::Mutex::default(),
+            ordered: Notify::new(),
+            ordering: Arc::default(),
+            under_way: Mutex::default(),
+            wanted: Mutex::default(),
             context,
             cluster,
             foreman,
@@ -318,7 +345,8 @@ impl Node {
         let raft_id = records.raft_id();
         let (machine, states) =
             Machine::open(Arc::clone(&store)).map_err(|error| error.to_string())?;
-        let network = Network::new(self.context.peers().clone(), id, raft_id);
+        let contacts = self.contacts.clone();
+        let network = Network::new(self.context.peers().clone(), contacts, id, raft_id);
         let config = raft::config().map_err(|error| error.to_string())?;
         let log = LogStore::new(store).with_faults_of(self.context.runtime());
         let raft = Raft::new(raft_id, config, network, log, machine);
@@ -334,6 +362,7 @@ impl Node {
         self.group.send_replace(Some(group.clone()));
         let scope = self.context.scope();
         drop(scope.spawn("group", follow(Arc::clone(self), group.clone())));
+        drop(scope.spawn("belonging", belong(Arc::clone(self), group.clone())));
         if let Some(founding) = group.founding.clone() {
             drop(scope.spawn("initialize", initialize(group, founding)));
         }
@@ -442,12 +471,61 @@ impl Node {
         }
     }
 
+    /// The learner that is being prepared; nobody takes it out meanwhile.
+    #[must_use]
+    pub(crate) fn wanted(&self) -> Option<u64> {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Prepares a learner for as long as what is returned is kept.
+    #[must_use]
+    pub(crate) fn want(&self, raft_id: u64) -> Wanted<'_> {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(raft_id);
+        Wanted(self)
+    }
+
+    /// Waits until an order about the membership may be carried out: one is at a time.
+    ///
+    /// # Errors
+    /// Another one is being carried out. The same one is waited for.
+    pub(crate) async fn turn(&self, order: &OrderMember) -> Result<OwnedMutexGuard<()>, Failure> {
+        let under_way = || self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(turn) = Arc::clone(&self.ordering).try_lock_owned() {
+            *under_way() = Some(order.clone());
+            return Ok(turn);
+        }
+        let other = under_way().clone();
+        match other {
+            Some(other) if other != *order => {
+                let detail = format!(
+                    "another change is under way: {}. One is made at a time",
+                    other.describe()
+                );
+                Err(Failure::new(ErrorCode::Unsatisfiable, detail).with("field", "service"))
+            }
+            _ => {
+                let turn = Arc::clone(&self.ordering).lock_owned().await;
+                *under_way() = Some(order.clone());
+                Ok(turn)
+            }
+        }
+    }
+
     /// This coordinator as a member of a founding.
     #[must_use]
     pub(crate) fn as_member(&self, raft_id: u64) -> FoundingMember {
         let service = self.context.service().clone();
         let address = self.cluster.address(&service).unwrap_or(&self.context.pid().address);
         FoundingMember { raft_id, address: address.to_owned(), service }
+    }
+}
+
+/// A learner that is being prepared.
+pub(crate) struct Wanted<'a>(&'a Node);
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        *self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -474,7 +552,7 @@ async fn follow(node: Arc<Node>, group: Group) {
     let mut metrics = group.raft.metrics();
     loop {
         node.context.set_epoch(states.borrow_and_update().epoch);
-        let is_current = node.active().is_some_and(|active| active.id == group.id);
+        let is_current = node.active().is_some_and(|active| active.is(&group));
         {
             let metrics = metrics.borrow_and_update();
             node.context.set_state(match metrics.state {

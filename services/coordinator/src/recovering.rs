@@ -137,14 +137,15 @@ fn to_found(inputs: &Inputs, option: RecoveryOption) -> (RecoveryPlan, Act) {
 }
 
 async fn found(node: &Arc<Node>, option: RecoveryOption) -> Result<(), Failure> {
-    let RecoveryOption { recorded, from, source, members, mut renounce, floor, .. } = option;
+    let RecoveryOption { recorded, from, source, members, former, mut renounce, floor, .. } =
+        option;
     renounce.extend(recorded.as_ref().map(|recorded| recorded.config.group_id));
     let founding = Founding {
         recorded: recorded.map(Arc::unwrap_or_clone),
         storage: from.map(|keeper| keeper.service),
         ..founding(node, source, floor)
     };
-    let plan = ballot_plan(node, &members, Quorum::All, renounce, founding);
+    let plan = ballot_plan(node, [&members, &former], Quorum::All, renounce, founding);
     let mut heard = 0;
     for _ in 0..BALLOTS {
         match ballots::hold(node, &plan, heard).await {

@@ -5,13 +5,17 @@
 //! - A configuration is taken only from the latest appointed director, and only on top of the one
 //!   it has read. Appointing the next epoch voids whatever the one before still sends.
 //! - A configuration is never replaced by one that is not newer.
+//! - Raft takes up another membership only after a configuration that names both is recorded and proved,
+//!   and from then on no configuration is recorded that names either no more, until it has.
 //! - An epoch is ready only once its layout is recorded.
 //! - While no epoch is ready, parameters, orders about nodes and the format level are changed here. That voids the appointment in the same step:
 //!   a director that has read the configuration of before can neither record nor become ready.
 
+use std::collections::BTreeSet;
+
 use plinth_api::coordinator::{Appointed, Founding, ReadyRequest, RecordRequest, Recovery};
 use plinth_system_config::bootstrap::{EPOCH_GAP, Floor, apart};
-use plinth_system_config::{NodeEntry, Parameters, Recorded, Stamp};
+use plinth_system_config::{MEMBERS_LEVEL, NodeEntry, Parameters, Recorded, Stamp};
 use plinth_types::{
     ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, NodeId, Pid, ServiceRef, Version,
 };
@@ -49,7 +53,14 @@ pub(crate) struct ClusterState {
     /// Why the next epoch begins, where a change of the configuration has voided the appointment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) voided: Option<String>,
+    /// The membership that Raft is about to take up. It is set once the configuration names it in
+    /// storage, and is none again once Raft has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) moving: Option<BTreeSet<ServiceRef>>,
 }
+
+/// The memberships that Raft has at some place of its log, the next one last: two in its joint phase.
+pub(crate) type Memberships = [BTreeSet<ServiceRef>];
 
 /// A change, as it stands in the Raft log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -117,6 +128,11 @@ pub(crate) enum Command {
     },
     /// The epoch is ready.
     MarkReady(ReadyRequest),
+    /// Raft takes up the next members of the configuration from here on.
+    Move {
+        /// Their names.
+        to: BTreeSet<ServiceRef>,
+    },
     /// An operator has a configuration put in the place of the recorded one while no epoch can become
     /// ready, and does without the confirmation of those whom only the one before names.
     Force {
@@ -189,8 +205,8 @@ impl Command {
 }
 
 impl ClusterState {
-    /// Applies a command.
-    pub(crate) fn apply(&mut self, command: Command) -> Applied {
+    /// Applies a command, where Raft has these memberships.
+    pub(crate) fn apply_in(&mut self, command: Command, members: &Memberships) -> Applied {
         let before = (self.epoch, self.stamp());
         let result = match command {
             Command::Found { cluster, founding } => self.found(cluster, founding),
@@ -201,7 +217,7 @@ impl ClusterState {
             Command::Appoint { service, pid, cause, above } => {
                 Ok(self.appoint(service, pid, cause, above))
             }
-            Command::Record(request) => self.record(request),
+            Command::Record(request) => self.record(request, members),
             Command::Configure { expected, parameters, what } => {
                 let cause = format!("parameters were changed: {what}");
                 self.configure(expected, cause, |recorded| recorded.with_parameters(parameters))
@@ -213,6 +229,7 @@ impl ClusterState {
                 self.configure(expected, what, |recorded| recorded.with_format_level(level))
             }
             Command::MarkReady(request) => self.mark_ready(request),
+            Command::Move { to } => self.begin_move(to, members),
             Command::Force { expected, recorded } => self.force(expected, recorded),
         };
         assert!(self.epoch >= before.0, "an epoch went back from {} to {}", before.0, self.epoch);
@@ -282,6 +299,9 @@ impl ClusterState {
         self.recorded = Some(recorded);
         // The director of before acts on a state that was rolled back.
         self.appointed = None;
+        // So was what it had begun, or the configuration names it.
+        let named = self.recorded.as_ref().map(|recorded| recorded.config.memberships());
+        self.moving.take_if(|moving| !named.is_some_and(|named| named.contains(moving)));
         Ok(Applied::Done)
     }
 
@@ -342,7 +362,11 @@ impl ClusterState {
         Err(Refusal::Superseded { epoch, director, latest: self.epoch })
     }
 
-    fn record(&mut self, request: RecordRequest) -> Result<Applied, Refusal> {
+    fn record(
+        &mut self,
+        request: RecordRequest,
+        members: &Memberships,
+    ) -> Result<Applied, Refusal> {
         self.check_latest(request.epoch, request.director)?;
         if self.recorded.as_ref() == Some(&request.recorded) {
             return Ok(Applied::Done);
@@ -362,6 +386,8 @@ impl ClusterState {
             Some(format!("its number {} is not a new one", config.config_version))
         } else if config.layout.first_version < self.version_floor {
             Some(format!("its first version is below {}", self.version_floor))
+        } else if let Some(unnamed) = self.unnamed(&request.recorded, members) {
+            Some(format!("it does not name the coordinators' membership of {}", list(unnamed)))
         } else {
             request.recorded.check_shards().err().map(|mismatch| mismatch.to_string())
         };
@@ -401,6 +427,59 @@ impl ClusterState {
         }
     }
 
+    /// A membership that Raft has or is about to have, and that a configuration does not name. Whoever finds
+    /// such a configuration alone would take a living group for lost.
+    fn unnamed<'a>(
+        &'a self,
+        recorded: &Recorded,
+        members: &'a Memberships,
+    ) -> Option<&'a BTreeSet<ServiceRef>> {
+        // An earlier level can't name two, and its directors know nothing of it.
+        let named = recorded.config.memberships();
+        let is_unnamed = |membership: &&BTreeSet<ServiceRef>| !named.contains(membership);
+        let needed = members.iter().chain(&self.moving);
+        needed
+            .into_iter()
+            .find(is_unnamed)
+            .filter(|_| recorded.config.format_level >= MEMBERS_LEVEL)
+    }
+
+    /// Raft may take the next members up once a configuration that names both memberships is recorded and
+    /// proved: durable in a majority of the storages that hold it.
+    fn begin_move(
+        &mut self,
+        to: BTreeSet<ServiceRef>,
+        members: &Memberships,
+    ) -> Result<Applied, Refusal> {
+        if self.moving.as_ref() == Some(&to) || matches!(members, [only] if *only == to) {
+            return Ok(Applied::Done);
+        }
+        let is_named = |recorded: &Option<Recorded>| {
+            recorded.as_ref().is_some_and(|recorded| {
+                let named = recorded.config.memberships();
+                let is_from = matches!(members, [only] if named.first() == Some(only));
+                is_from
+                    && named.len() == 2
+                    && named.last() == Some(&to)
+                    && Some(recorded.config.group_id) == self.group
+            })
+        };
+        if self.moving.is_some() || !is_named(&self.recorded) || !is_named(&self.ready) {
+            let why =
+                format!("no configuration in storage names {} as the next members", list(&to));
+            return Err(Refusal::Unfit(why));
+        }
+        self.moving = Some(to);
+        Ok(Applied::Done)
+    }
+
+    /// Raft has these memberships from here on.
+    pub(crate) fn note_members(&mut self, members: &Memberships) {
+        if let [only] = members {
+            self.moving.take_if(|moving| moving == only);
+        }
+    }
+
     fn mark_ready(&mut self, request: ReadyRequest) -> Result<Applied, Refusal> {
         self.check_latest(request.epoch, request.director)?;
         if self.stamp().map(|stamp| stamp.epoch) != Some(request.epoch) {
@@ -413,6 +492,11 @@ impl ClusterState {
         self.recoveries.truncate(RECOVERIES);
         Ok(Applied::Done)
     }
+}
+
+fn list(members: &BTreeSet<ServiceRef>) -> String {
+    let names: Vec<String> = members.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Changes that the administrator asks for: of parameters, of how nodes stand, and of the format level.
-//! The task that makes
+//! Changes that are asked for: of parameters, of how nodes stand, and of the format level by the
+//! administrator, of who the coordinators are by their leader. The task that makes
 //! every change of the epoch's configuration ([`crate::replicating`]) makes these too, one at a time.
 //!
 //! A change is judged as a whole before anything is done, then recorded, kept, committed and proved
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use plinth_api::config::{
     ConfigPatch, ConfigPatched, LevelRaised, PatchState, RaiseLevel, level_refused, refused,
 };
+use plinth_api::members::{self, MembersRecorded, RecordMembers};
 use plinth_api::nodes::{self, NodeOrdered, OrderNode};
 use plinth_api::{ErrorCode, foreman::NodeReport};
 use plinth_service::{Condition, Failure};
@@ -39,6 +40,8 @@ pub(crate) enum Order {
     Level(Raising, Reply<LevelRaised>),
     /// Of how a node stands.
     Node(OrderNode, Reply<NodeOrdered>),
+    /// Of who the coordinators are.
+    Members(RecordMembers, Reply<MembersRecorded>),
 }
 
 /// The format level is to be raised.
@@ -108,6 +111,9 @@ pub(crate) async fn carry_out(
             raise_level(reign, book, account, recorded, raising, reply).await
         }
         Order::Node(order, reply) => order_node(reign, book, account, recorded, order, reply).await,
+        Order::Members(order, reply) => {
+            record_members(reign, book, account, recorded, order, reply).await
+        }
     }
 }
 
@@ -200,6 +206,42 @@ async fn raise_level(
     tracing::info!(target: "plinth_audit", %config_version, what, "the format level is raised");
     amend(reign, book, account, next, what).await?;
     let _ = reply.send(Ok(answer(PatchState::Durable, config_version)));
+    Ok(())
+}
+
+/// Records who the coordinators are. What Raft does before and after, their leader brings about.
+async fn record_members(
+    reign: &Reign,
+    book: &Book,
+    account: &mut Account,
+    recorded: Recorded,
+    order: RecordMembers,
+    reply: Reply<MembersRecorded>,
+) -> Result<(), Fatal> {
+    let RecordMembers { expected, coordinators, next_coordinators, what } = order;
+    let config = &recorded.config;
+    let config_version = config.config_version;
+    if (&config.coordinators, &config.next_coordinators) == (&coordinators, &next_coordinators) {
+        // An earlier request has done it, and its answer was lost.
+        let _ = reply.send(Ok(MembersRecorded { config_version }));
+        return Ok(());
+    }
+    if config_version != expected {
+        let detail = format!("configuration {config_version} is recorded, not {expected}");
+        let _ = reply.send(Err(Failure::new(ErrorCode::PreconditionFailed, detail)));
+        return Ok(());
+    }
+    let seen = reign.nodes().nodes().map(|report| (report.node.clone(), report.entry())).collect();
+    let next = match recorded.with_members(coordinators, next_coordinators, &seen) {
+        Ok(next) => next,
+        Err(error) => {
+            let _ = reply.send(Err(members::refused(&error).into()));
+            return Ok(());
+        }
+    };
+    let config_version = next.config.config_version;
+    amend(reign, book, account, next, what).await?;
+    let _ = reply.send(Ok(MembersRecorded { config_version }));
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use plinth_system_config::{Parameters, ShardMap};
 /// What a director is told when it starts.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The coordinators, any of which answers for their group.
+    /// The coordinators of the cluster file, any of which answers for their group. Others are heard of
+    /// from the foreman.
     pub coordinators: Vec<Target>,
     /// The node's foreman, where it announces itself.
     pub foreman: Option<Target>,

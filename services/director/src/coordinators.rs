@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use plinth_api::{CallError, Endpoint, ErrorCode, Target};
-use plinth_service::Context;
+use plinth_api::{CallError, Endpoint, ErrorCode};
+use plinth_service::{Context, KnownCoordinators};
 use plinth_types::Epoch;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,14 +12,14 @@ use serde::de::DeserializeOwned;
 /// The coordinators. Any of them answers for the group, or says that it can't.
 pub(crate) struct Coordinators {
     context: Context,
-    targets: Vec<Target>,
+    known: KnownCoordinators,
     /// The one that answered last.
     favourite: AtomicUsize,
 }
 
 impl Coordinators {
-    pub(crate) fn new(context: Context, targets: Vec<Target>) -> Coordinators {
-        Coordinators { context, targets, favourite: AtomicUsize::new(0) }
+    pub(crate) fn new(context: Context, known: KnownCoordinators) -> Coordinators {
+        Coordinators { context, known, favourite: AtomicUsize::new(0) }
     }
 
     /// Asks one coordinator after the other, beginning with the one that answered last, each within
@@ -37,9 +37,10 @@ impl Coordinators {
     ) -> Result<Resp, CallError> {
         let first = self.favourite.load(Ordering::Relaxed);
         let mut last = CallError::Request("no coordinator is known".to_owned());
-        for offset in 0..self.targets.len() {
-            let index = (first + offset) % self.targets.len();
-            let Some(target) = self.targets.get(index) else { continue };
+        let targets = self.known.targets();
+        for offset in 0..targets.len() {
+            let index = (first + offset) % targets.len();
+            let Some(target) = targets.get(index) else { continue };
             let answer =
                 self.context.peers().call(target, &endpoint, request, Some(epoch), limit).await;
             match answer {

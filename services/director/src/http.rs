@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::HeaderMap;
 use plinth_api::config::{ConfigPatch, ConfigPatched, LevelRaised, PatchQuery, RaiseLevel};
 use plinth_api::director::{Appointment, Dismissal, LayoutQuery, LiveLayout, Status};
+use plinth_api::members::{MembersRecorded, RecordMembers};
 use plinth_api::nodes::{NodeOrdered, OrderNode};
 use plinth_api::{ErrorCode, Nothing};
 use plinth_service::{
@@ -51,6 +52,15 @@ const ORDER_REFUSALS: &[ErrorCode] = &[
     ErrorCode::CommitUnknownResult,
 ];
 
+/// Why the coordinators may not be others.
+const MEMBERS_REFUSALS: &[ErrorCode] = &[
+    ErrorCode::NotReady,
+    ErrorCode::Overloaded,
+    ErrorCode::PreconditionFailed,
+    ErrorCode::Unsatisfiable,
+    ErrorCode::CommitUnknownResult,
+];
+
 pub(crate) fn routes() -> Routes<Desk> {
     Routes::new()
         .describe("Plinth director", "Recovers the transaction system and watches over an epoch.")
@@ -60,6 +70,7 @@ pub(crate) fn routes() -> Routes<Desk> {
         .service(routes!(change).fails(CHANGE_REFUSALS))
         .service(routes!(raise_level).fails(LEVEL_REFUSALS))
         .service(routes!(order_node).fails(ORDER_REFUSALS))
+        .service(routes!(record_members).fails(MEMBERS_REFUSALS))
         .observer(routes!(status))
 }
 
@@ -213,6 +224,24 @@ async fn order_node(
         return Err(Failure::new(ErrorCode::NotReady, "the epoch does not accept commits yet"));
     }
     Ok(ordered(None, desk.orders.give(|reply| Order::Node(order, reply)).await?))
+}
+
+/// Records who the coordinators are, in the same way. Their leader asks for it.
+#[utoipa::path(
+    put,
+    path = "/v1/members",
+    operation_id = "record_members",
+    request_body = RecordMembers,
+    responses((status = 200, description = "It is recorded, and in storage", body = MembersRecorded))
+)]
+async fn record_members(
+    State(desk): State<Desk>,
+    Json(order): Json<RecordMembers>,
+) -> Answer<MembersRecorded> {
+    if !desk.live.accepts_commits() {
+        return Err(Failure::new(ErrorCode::NotReady, "the epoch does not accept commits yet"));
+    }
+    Ok(Json(desk.orders.give(|reply| Order::Members(order, reply)).await?))
 }
 
 /// The phases of the recovery with their times.

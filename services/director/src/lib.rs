@@ -59,7 +59,7 @@ mod tending;
 use std::sync::Arc;
 
 use plinth_api::coordinator::{FAREWELL, Farewell};
-use plinth_service::{Context, Exit, Host, announce};
+use plinth_service::{Context, Exit, Host, KnownCoordinators, announce};
 use tokio::time::timeout;
 
 pub use config::Config;
@@ -88,9 +88,9 @@ async fn direct(context: Context, config: Config, desk: Desk) -> Exit {
         return Exit::usage("no coordinator is named: a director can't serve without one");
     }
     context.set_state(progress::STANDBY);
+    let mut coordinators = KnownCoordinators::new(config.coordinators);
     if let Some(foreman) = config.foreman {
-        // The answers matter to durable workers alone.
-        drop(announce(&context, foreman, None));
+        coordinators = coordinators.with_news(announce(&context, foreman, None));
     }
     let accepted = tokio::select! {
         biased;
@@ -100,7 +100,7 @@ async fn direct(context: Context, config: Config, desk: Desk) -> Exit {
             return Exit::failure(format!("dismissed while it stood by: {reason}"));
         }
     };
-    let (coordinators, parameters) = (config.coordinators, Arc::new(config.parameters));
+    let parameters = Arc::new(config.parameters);
     let mut reign = Reign::begin(context.clone(), accepted, coordinators, parameters, &desk);
     reign.first_shards = Arc::new(config.shards);
     let mut stopping = false;

@@ -26,6 +26,8 @@ pub(crate) struct Frame {
     pub(crate) cluster: ClusterId,
     pub(crate) group: GroupId,
     pub(crate) coordinators: Vec<Coordinator>,
+    /// The members after a change of the membership that is under way.
+    pub(crate) next_coordinators: Vec<Coordinator>,
     pub(crate) epoch: Epoch,
     pub(crate) director: ServiceRef,
     pub(crate) incarnation: Incarnation,
@@ -188,13 +190,18 @@ impl Plan {
             logs,
             storage_teams: recruits.teams.clone(),
         };
+        let format_level = previous.map_or(FORMAT_LEVEL, |p| p.config.format_level);
+        let named = |members: &[Coordinator]| {
+            members.iter().map(|member| member.clone().at_level(format_level)).collect()
+        };
         let config = SystemConfig {
             cluster_id: frame.cluster,
             group_id: frame.group,
-            format_level: previous.map_or(FORMAT_LEVEL, |p| p.config.format_level),
+            format_level,
             epoch: frame.epoch,
             config_version: frame.follows.next(),
-            coordinators: frame.coordinators.clone(),
+            coordinators: named(&frame.coordinators),
+            next_coordinators: named(&frame.next_coordinators),
             parameters,
             policies: previous.map_or_else(Policies::default, |p| p.config.policies.clone()),
             nodes: every_node(frame, &layout, &recruits),
@@ -377,7 +384,8 @@ fn every_node(
     recruits: &Recruits,
 ) -> BTreeMap<NodeId, NodeEntry> {
     let mut nodes = recruits.nodes.clone();
-    let coordinators = frame.coordinators.iter().map(|coordinator| &coordinator.service);
+    let coordinators = frame.coordinators.iter().chain(&frame.next_coordinators);
+    let coordinators = coordinators.map(|coordinator| &coordinator.service);
     for service in layout.services().map(|(_, service)| service).chain(coordinators) {
         let node = &service.node;
         let zone = || NodeEntry::new(Zone::of_node(node), Vec::new());
@@ -426,6 +434,7 @@ mod tests {
             cluster: config.cluster_id,
             group: config.group_id,
             coordinators: config.coordinators,
+            next_coordinators: config.next_coordinators,
             epoch: Epoch(9),
             director: service("director-2@node-2"),
             incarnation: Incarnation(42),

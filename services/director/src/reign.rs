@@ -8,7 +8,7 @@ use std::time::Duration;
 use plinth_api::commit_proxy::Peer;
 use plinth_api::director::Appointment;
 use plinth_api::{CallError, Endpoint, Nothing, Target, coordinator};
-use plinth_service::Context;
+use plinth_service::{Context, KnownCoordinators};
 use plinth_system_config::{Parameters, RecoveryPhase, ShardMap};
 use plinth_telemetry::{record_epoch, record_error, set_parent_from_traceparent, step_span};
 use plinth_types::Epoch;
@@ -70,7 +70,7 @@ impl Reign {
     pub(crate) fn begin(
         context: Context,
         accepted: Accepted,
-        coordinators: Vec<Target>,
+        coordinators: KnownCoordinators,
         first_parameters: Arc<Parameters>,
         desk: &Desk,
     ) -> Reign {

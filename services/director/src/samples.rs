@@ -92,8 +92,13 @@ pub(crate) fn recorded() -> Recorded {
         coordinators: nodes
             .iter()
             .zip(1..)
-            .map(|(node, raft_id)| Coordinator { service: on("coordinator", node), raft_id })
+            .map(|(node, raft_id)| Coordinator {
+                service: on("coordinator", node),
+                raft_id,
+                address: Some(format!("{node}:4400")),
+            })
             .collect(),
+        next_coordinators: vec![],
         parameters: Parameters::default(),
         policies: Policies::default(),
         nodes: nodes

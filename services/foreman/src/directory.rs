@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `cluster` | the cluster's id, once it is founded; written before any durable worker is made |
 //! | `workers.json` | the workers that outlive the foreman |
+//! | `coordinators.json` | where the coordinators answer, as it was heard last |
 //! | `<worker>/` | a durable worker's own directory |
 //! | `<worker>.log` | a worker's output |
 
@@ -16,6 +17,7 @@ use plinth_store::{DirectoryLock, Disk, StoreError};
 use plinth_types::{ClusterId, ServiceName, StoreId};
 use tokio::time::{Instant, sleep};
 
+use crate::coordinators::Heard;
 use crate::workers::WorkerRecord;
 
 /// How often a directory that another process still has is tried again.
@@ -180,6 +182,36 @@ impl NodeDirectory {
             }
         }
         Ok(found)
+    }
+
+    /// The coordinators that were heard of last. They are only where to begin: a file that can't be
+    /// understood is none.
+    pub(crate) fn coordinators(&self, disk: &dyn Disk) -> Result<Heard, DirectoryError> {
+        let path = self.coordinators_path();
+        let Some(bytes) = disk.read_file(&path)? else { return Ok(Heard::default()) };
+        Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "the coordinators that were heard of last can't be read");
+            Heard::default()
+        }))
+    }
+
+    /// Keeps the coordinators that were heard of.
+    pub(crate) fn keep_coordinators(
+        &self,
+        disk: &dyn Disk,
+        heard: &Heard,
+    ) -> Result<(), DirectoryError> {
+        let path = self.coordinators_path();
+        let bytes = serde_json::to_vec_pretty(heard).map_err(|error| DirectoryError::Damaged {
+            path: path.clone(),
+            detail: error.to_string(),
+        })?;
+        disk.write_file(&path, &bytes)?;
+        Ok(())
+    }
+
+    fn coordinators_path(&self) -> PathBuf {
+        self.path.join("coordinators.json")
     }
 
     fn records_path(&self) -> PathBuf {

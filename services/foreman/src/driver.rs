@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use plinth_api::Target;
 use plinth_api::foreman::{Announcement, CreateWorker, Health, NodeOrders, NodeReport, Welcome};
 use plinth_service::Context;
 use plinth_store::Disk;
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{Config, STOP_GRACE};
+use crate::coordinators::{Heard, Targets};
 use crate::directory::{DirectoryError, NodeDirectory};
 use crate::retiring;
 use crate::spawner::{Ending, Process, Spawner, WorkerOrder};
@@ -72,6 +74,10 @@ pub(crate) struct Driver {
     epoch: Instant,
     /// What is ordered about the node, by the newest configuration that was heard of.
     standing: (Stamp, Standing),
+    /// The coordinators that were heard of.
+    heard: Heard,
+    /// Where they answer.
+    targets: watch::Sender<Vec<Target>>,
 }
 
 impl Driver {
@@ -87,12 +93,14 @@ impl Driver {
         disk: &dyn Disk,
         spawner: Arc<dyn Spawner>,
         messages: mpsc::Sender<Message>,
-    ) -> Result<(Driver, watch::Receiver<Arc<Snapshot>>), DirectoryError> {
+    ) -> Result<(Driver, watch::Receiver<Arc<Snapshot>>, Targets), DirectoryError> {
         let node = context.service().node.clone();
         let machine =
             Workers::new(node, config.kinds.iter().copied().collect(), directory.cluster());
         let first = Arc::new(snapshot(&context, &config, &machine));
         let (snapshot, receiver) = watch::channel(first);
+        let heard = directory.coordinators(disk)?;
+        let (targets, coordinators) = watch::channel(heard.targets(&config.coordinators));
         let mut driver = Driver {
             context,
             config,
@@ -104,10 +112,12 @@ impl Driver {
             messages,
             epoch: Instant::now(),
             standing: (Stamp::default(), Standing::InUse),
+            heard,
+            targets,
         };
         driver.take_stock(disk)?;
         driver.after_step(disk)?;
-        Ok((driver, receiver))
+        Ok((driver, receiver, coordinators))
     }
 
     fn take_stock(&mut self, disk: &dyn Disk) -> Result<(), DirectoryError> {
@@ -183,7 +193,10 @@ impl Driver {
                 if let Ok(Some(lost)) = welcome {
                     tracing::warn!(worker = %announcement.name, %lost, "the worker's directory was lost, and it has begun a new one");
                 }
-                let welcome = welcome.map(|_| Welcome { cluster: self.machine.cluster() });
+                let welcome = welcome.map(|_| Welcome {
+                    cluster: self.machine.cluster(),
+                    coordinators: self.heard.coordinators.clone(),
+                });
                 if let Err(refusal) = &welcome {
                     tracing::warn!(worker = %announcement.name, pid = %announcement.pid, %refusal, "an announcement is refused");
                 }
@@ -209,6 +222,13 @@ impl Driver {
             Message::Orders(orders) => {
                 self.machine.set_epoch(orders.epoch);
                 self.heed(orders.stamp, orders.standing);
+                if self.heard.hear(orders.stamp, &orders.coordinators) {
+                    let names = self.heard.coordinators.iter().map(|one| one.service.to_string());
+                    let names: Vec<String> = names.collect();
+                    tracing::info!(coordinators = names.join(", "), "these are the coordinators");
+                    self.directory.keep_coordinators(disk, &self.heard)?;
+                    self.targets.send_replace(self.heard.targets(&self.config.coordinators));
+                }
                 if let Some(cluster) = orders.cluster
                     && self.directory.bind_to(disk, cluster)?
                 {

@@ -8,7 +8,7 @@ use plinth_api::foreman::{
     Announcement, CreateWorker, Deleted, Health, HealthQuery, RetireWorker, Welcome, Worker,
     WorkerState, Workers, WorkersQuery,
 };
-use plinth_api::{ErrorCode, Nothing, Problem, Target};
+use plinth_api::{ErrorCode, Nothing, Problem};
 use plinth_service::{Answer, Context, Fails as _, Failure, Json, Query, Routes};
 use plinth_types::{ServiceKind, ServiceName};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use utoipa_axum::routes;
 
 use crate::config::MAX_WAIT_MS;
+use crate::coordinators::Targets;
 use crate::driver::{Message, Snapshot};
 use crate::retiring;
 use crate::workers::Refusal;
@@ -24,7 +25,7 @@ use crate::workers::Refusal;
 #[derive(Clone)]
 pub(crate) struct Handle {
     context: Context,
-    coordinators: Arc<Vec<Target>>,
+    coordinators: Targets,
     driver: mpsc::Sender<Message>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
 }
@@ -32,7 +33,7 @@ pub(crate) struct Handle {
 impl Handle {
     pub(crate) const fn new(
         context: Context,
-        coordinators: Arc<Vec<Target>>,
+        coordinators: Targets,
         driver: mpsc::Sender<Message>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
     ) -> Self {
@@ -152,7 +153,7 @@ async fn retire(
     State(handle): State<Handle>,
     Json(request): Json<RetireWorker>,
 ) -> Answer<Nothing> {
-    let (context, coordinators) = (handle.context.clone(), Arc::clone(&handle.coordinators));
+    let (context, coordinators) = (handle.context.clone(), handle.coordinators.clone());
     retiring::retire(&context, coordinators, handle, request).await?;
     Ok(Json(Nothing {}))
 }

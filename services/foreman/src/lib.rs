@@ -13,6 +13,7 @@
 //!   names it no more; it is renamed first, and deleted an hour later.
 
 mod config;
+mod coordinators;
 mod directory;
 mod driver;
 mod http;
@@ -55,10 +56,9 @@ pub async fn serve(
         Err(error) => return exit(&error),
     };
     let (sender, inbox) = mpsc::channel(config::QUEUE);
-    let coordinators = config.coordinators.clone();
     let directory_path = config.directory.clone();
     let begun = Driver::begin(context.clone(), config, directory, &*disk, spawner, sender.clone());
-    let (driver, snapshot) = match begun {
+    let (driver, snapshot, coordinators) = match begun {
         Ok(begun) => begun,
         Err(error) => return exit(&error),
     };
@@ -66,7 +66,7 @@ pub async fn serve(
     context.set_state("serving");
     let cleaning = retiring::clean(context.clone(), Arc::clone(&disk), directory_path);
     drop(context.scope().spawn("cleaning", cleaning));
-    let handle = http::Handle::new(context.clone(), Arc::new(coordinators), sender, snapshot);
+    let handle = http::Handle::new(context.clone(), coordinators, sender, snapshot);
     let routes = http::routes(handle);
     host.run(routes, async move {
         match driver.run(&*disk, inbox).await {

@@ -1,6 +1,7 @@
 //! What the node tells the coordinators: every one of them, every half second and at each change,
 //! so that whichever leads knows. What they answer goes to the driver.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::{REPORT_EVERY, REPORT_LIMIT};
+use crate::coordinators::Targets;
 use crate::driver::{Message, Snapshot};
 
 /// The pause after the first report that did not get through; it doubles up to the usual interval.
@@ -23,31 +25,49 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The least time between two reports, however much changes.
 const BREATH: Duration = Duration::from_millis(10);
 
-/// Reports to every coordinator for as long as the foreman lives.
+/// Reports to every coordinator for as long as the foreman lives, and to others as they are heard of.
 pub(crate) fn spawn(
     context: &Context,
-    coordinators: &[Target],
+    coordinators: &Targets,
     snapshot: &watch::Receiver<Arc<Snapshot>>,
     driver: &mpsc::Sender<Message>,
 ) {
-    for coordinator in coordinators {
-        context.scope().spawn(
-            "registration",
-            report(context.clone(), coordinator.clone(), snapshot.clone(), driver.clone()),
-        );
-    }
+    let (context, snapshot, driver) = (context.clone(), snapshot.clone(), driver.clone());
+    let mut targets = coordinators.clone();
+    drop(context.scope().clone().spawn("registrations", async move {
+        let mut reported: BTreeSet<Target> = BTreeSet::new();
+        loop {
+            let now: BTreeSet<Target> = targets.borrow_and_update().iter().cloned().collect();
+            for coordinator in now.difference(&reported) {
+                let task = report(
+                    context.clone(),
+                    coordinator.clone(),
+                    targets.clone(),
+                    snapshot.clone(),
+                    driver.clone(),
+                );
+                drop(context.scope().spawn("registration", task));
+            }
+            reported = now;
+            if targets.changed().await.is_err() {
+                return;
+            }
+        }
+    }));
 }
 
 async fn report(
     context: Context,
     coordinator: Target,
+    targets: Targets,
     mut snapshot: watch::Receiver<Arc<Snapshot>>,
     driver: mpsc::Sender<Message>,
 ) {
     let mut retry = FIRST_RETRY;
     let mut told = false;
     let mut silent_since = None;
-    loop {
+    // One that is named no more is left alone.
+    while targets.borrow().contains(&coordinator) {
         let report = Arc::clone(&snapshot.borrow_and_update());
         let sent = Instant::now();
         let answer =
@@ -68,7 +88,7 @@ async fn report(
                     tracing::warn!(
                         coordinator = %coordinator.address,
                         %error,
-                        "the coordinator has not answered for {} s: check that it runs, and that its address in the cluster file is the right one",
+                        "the coordinator has not answered for {} s: check that it runs, and that its address is the right one",
                         PATIENCE.as_secs()
                     );
                     told = true;

@@ -10,15 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use plinth_api::Nothing;
 use plinth_api::coordinator::HOLDING;
 use plinth_api::foreman::{RetireWorker, WorkerState};
-use plinth_api::{Nothing, Target};
 use plinth_service::{Context, Failure};
 use plinth_store::{Disk, StoreError};
 use plinth_types::{ServiceName, StoreId};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use crate::coordinators::Targets;
 use crate::driver::Message;
 use crate::http::Handle;
 use crate::workers::Refusal;
@@ -37,7 +38,7 @@ const REMOVED: &str = "removed-";
 /// Carries out an order to its end, even where whoever gave it has gone.
 pub(crate) async fn retire(
     context: &Context,
-    coordinators: Arc<Vec<Target>>,
+    coordinators: Targets,
     handle: Handle,
     request: RetireWorker,
 ) -> Result<(), Failure> {
@@ -56,7 +57,7 @@ pub(crate) async fn retire(
 
 async fn retire_now(
     context: &Context,
-    coordinators: &[Target],
+    coordinators: &Targets,
     handle: &Handle,
     request: &RetireWorker,
 ) -> Result<(), Failure> {
@@ -80,7 +81,7 @@ async fn retire_now(
 /// Whether the coordinators agree that the directory is no longer needed.
 async fn check(
     context: &Context,
-    coordinators: &[Target],
+    coordinators: &Targets,
     request: &RetireWorker,
 ) -> Result<(), Failure> {
     let RetireWorker { name, store, epoch } = *request;
@@ -89,7 +90,8 @@ async fn check(
         return Ok(());
     }
     let mut last = Refusal::NoCoordinator { name, detail: "none is known".to_owned() };
-    for coordinator in coordinators {
+    let targets = coordinators.borrow().clone();
+    for coordinator in &targets {
         let held = context.peers().call(coordinator, &HOLDING, &Nothing {}, Some(epoch), ASK).await;
         let holding = match held {
             Ok(holding) => holding,

@@ -135,6 +135,7 @@ impl World {
             cluster: CLUSTER,
             group: GroupId(1),
             coordinators: recorded.config.coordinators.clone(),
+            next_coordinators: vec![],
             appointed: Some(appointed),
             recorded: Some(recorded.clone()),
             ready: Some(recorded),

@@ -12,8 +12,7 @@ use plinth_api::config::{
     ConfigPatch, ConfigPatched, LevelRaised, PATCH_CONFIG, PatchQuery, RAISE_LEVEL, RaiseLevel,
 };
 use plinth_api::coordinator::{
-    BeginRecovery, Begun, CarriedOut, CarryOut, ClusterHealth, Members, Processes, Recoveries,
-    RecoveryPlan,
+    BeginRecovery, Begun, CarriedOut, CarryOut, ClusterHealth, Processes, Recoveries, RecoveryPlan,
 };
 use plinth_api::director::LiveLayout;
 use plinth_api::gateway::ClusterStatus;
@@ -77,7 +76,6 @@ pub(crate) fn routes() -> Routes<Gateway> {
         .observer(routes!(recovery_plan).fails(LED).fails(DECIDED))
         .administrator(routes!(carry_out).fails(LED).fails(DECIDED).fails(&[ErrorCode::Superseded]))
         .observer(routes!(processes).fails(LED))
-        .observer(routes!(members).fails(LED))
 }
 
 /// An answer that another service gave, with its name.
@@ -132,14 +130,16 @@ impl Tried {
 
 impl Gateway {
     /// The first answer of a coordinator; one that is not the leader forwards. One that is slow is
-    /// not waited for: the next is asked beside it.
+    /// not waited for: the next is asked beside it. Those whom only the cluster file names may be no
+    /// members any more, and are asked once nobody else has answered.
     pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         endpoint: &Endpoint<Nothing, T>,
     ) -> Result<Answered<T>, Failure> {
         let mut last = Failure::new(ErrorCode::NoQuorum, "no coordinator is known");
         let peers = self.0.context.peers();
-        let mut left = self.0.config.coordinators.iter();
+        let (named, others) = self.0.config.coordinators.likely();
+        let (mut left, mut others) = (named.iter(), others.iter());
         let mut asked = FuturesUnordered::new();
         let mut ticks = interval(STAGGER);
         loop {
@@ -155,7 +155,12 @@ impl Gateway {
                 },
                 _ = ticks.tick() => match left.next() {
                     Some(target) => asked.push(peers.answered(target, endpoint, &Nothing {}, ASK)),
-                    None if asked.is_empty() => return Err(last),
+                    None if asked.is_empty() => match others.next() {
+                        Some(target) => {
+                            asked.push(peers.answered(target, endpoint, &Nothing {}, ASK));
+                        }
+                        None => return Err(last),
+                    },
                     None => {}
                 },
             }
@@ -171,7 +176,7 @@ impl Gateway {
         limit: Duration,
     ) -> Result<Answered<T>, Failure> {
         let mut tried = Tried::default();
-        for target in &self.0.config.coordinators {
+        for target in &self.0.config.coordinators.targets() {
             let answer = self.0.context.peers().answered(target, endpoint, request, limit).await;
             if let Some(answer) = tried.note(answer) {
                 return answer;
@@ -192,7 +197,7 @@ impl Gateway {
         let (path, tag) = (query.path(endpoint), condition.header());
         let peers = self.0.context.peers();
         let mut tried = Tried::default();
-        for target in &self.0.config.coordinators {
+        for target in &self.0.config.coordinators.targets() {
             let answer = peers.conditional(target, endpoint, &path, tag, request, CHANGE).await;
             if let Some(answer) = tried.note(answer) {
                 return answer;
@@ -387,12 +392,6 @@ async fn carry_out(
 #[utoipa::path(get, path = "/v1/processes", operation_id = "list_processes", tag = "cluster", responses((status = 200, body = Processes)))]
 async fn processes(State(gateway): State<Gateway>) -> Result<Response, Failure> {
     gateway.ask(&coordinator::PROCESSES).await.map(served)
-}
-
-/// The members of the coordinators' group.
-#[utoipa::path(get, path = "/v1/members", operation_id = "list_members", tag = "cluster", responses((status = 200, body = Members)))]
-async fn members(State(gateway): State<Gateway>) -> Result<Response, Failure> {
-    gateway.ask(&coordinator::MEMBERS).await.map(served)
 }
 
 /// How many nodes may still be lost, and what is wrong. It answers during outages too.

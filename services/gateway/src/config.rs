@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use plinth_api::Target;
+use plinth_service::KnownCoordinators;
 
 /// A gateway's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The coordinators, by whom the cluster is found.
-    pub coordinators: Vec<Target>,
+    pub coordinators: KnownCoordinators,
     /// The node's foreman, to announce itself to.
     pub foreman: Option<Target>,
     /// How long a request may take before it is answered as unavailable. 100 ms to 60 s.
@@ -32,7 +33,7 @@ impl Config {
     pub fn new(coordinators: Vec<Target>, foreman: Option<Target>) -> Config {
         let deadline = Duration::from_secs(5);
         Config {
-            coordinators,
+            coordinators: coordinators.into(),
             foreman,
             deadline,
             requests: 4_096,

@@ -12,7 +12,7 @@ use utoipa::{PartialSchema as _, ToSchema as _};
 
 use crate::room::{Room, Taken};
 use crate::sessions::{Bounds, Sessions};
-use crate::{Config, cluster, interactive, nodes, transactions, values, watching};
+use crate::{Config, cluster, interactive, members, nodes, transactions, values, watching};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -99,6 +99,7 @@ pub(crate) fn routes() -> Routes<Gateway> {
         .merge(interactive::routes())
         .merge(cluster::routes())
         .merge(nodes::routes())
+        .merge(members::routes())
         .document(with_suffixes)
 }
 

@@ -20,6 +20,7 @@ mod forwarding;
 mod http;
 mod interactive;
 mod keys;
+mod members;
 mod naming;
 mod nodes;
 mod ranges;
@@ -36,10 +37,10 @@ use plinth_client::{Database, forget_outcomes};
 use plinth_service::{Exit, Host, announce};
 
 /// Serves until it is asked to stop.
-pub async fn serve(host: Host, config: Config) -> Exit {
+pub async fn serve(host: Host, mut config: Config) -> Exit {
     let context = host.context();
     if let Some(foreman) = config.foreman.clone() {
-        announce(&context, foreman, None);
+        config.coordinators = config.coordinators.with_news(announce(&context, foreman, None));
     }
     let database = Database::new(
         context.runtime(),

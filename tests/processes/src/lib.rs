@@ -1,6 +1,7 @@
 //! Clusters of real processes for tests: `plinth up` in a directory of its own, killed and started
 //! again at will, with a receiver for its traces and a look at its system calls.
 
+pub mod added;
 pub mod cluster;
 pub mod golden;
 pub mod machines;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
+pub use added::Added;
 pub use cluster::{Cluster, Ready, is_of_kind};
 
 /// How long any state may take to come. Generous: machines are slow, and no test is about time.

@@ -320,6 +320,7 @@ impl World {
             epoch,
             config_version: ConfigVersion(1),
             coordinators: vec![],
+            next_coordinators: vec![],
             parameters: Parameters::default(),
             policies: Policies::default(),
             nodes: BTreeMap::new(),

@@ -58,8 +58,10 @@ async fn a_worker_announces_itself_until_it_has_a_cluster_and_again_with_its_sto
     assert_eq!(context.cluster(), None);
 
     let cluster = Some(ClusterId(9));
-    *welcome.lock().unwrap() = Welcome { cluster };
-    within(welcomed.wait_for(|answer| *answer == Some(Welcome { cluster }))).await.unwrap();
+    *welcome.lock().unwrap() = Welcome { cluster, ..Welcome::default() };
+    within(welcomed.wait_for(|answer| *answer == Some(Welcome { cluster, ..Welcome::default() })))
+        .await
+        .unwrap();
     assert_eq!(context.cluster(), cluster);
 
     store.send_replace(Some(StoreId(5)));

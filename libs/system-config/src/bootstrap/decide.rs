@@ -32,14 +32,15 @@ pub fn decide(inputs: &Inputs) -> Outcome {
 /// The leading group: of all that are running somewhere, the one with the highest epoch.
 pub(super) struct Group {
     pub(super) id: GroupId,
-    pub(super) members: BTreeSet<ServiceRef>,
+    /// The memberships that it may have, the next one last.
+    pub(super) memberships: Vec<BTreeSet<ServiceRef>>,
     /// The newest configuration that a member of it reports.
     stamp: Option<Stamp>,
 }
 
 /// What is known of a set of coordinators.
 #[derive(Default)]
-pub(super) struct Census {
+struct Count {
     all: usize,
     /// They have what they ever had of the group.
     present: usize,
@@ -49,30 +50,41 @@ pub(super) struct Census {
     unknown: Vec<ServiceRef>,
 }
 
+/// What is known of the memberships that a group may have: one, or two during a change.
+pub(super) struct Census(Vec<Count>);
+
 impl Census {
-    /// Whether a majority is there.
+    /// Whether a majority is there, of each membership.
     pub(super) fn is_alive(&self) -> bool {
-        is_majority(self.present, self.all)
+        self.0.iter().all(|count| is_majority(count.present, count.all))
     }
 
-    /// Whether no majority can come together any more, whatever the unknown ones have.
+    /// Whether no majority can come together any more, whatever the unknown ones have. Any of the
+    /// memberships may be the one that counts, so that goes for each.
     pub(super) fn is_lost(&self) -> bool {
-        !is_majority(self.all.saturating_sub(self.absent), self.all)
+        let may_come = |count: &Count| is_majority(count.all - count.absent, count.all);
+        !self.0.iter().any(may_come)
     }
 
     pub(super) fn missing(&self) -> Vec<Missing> {
-        self.unknown.iter().cloned().map(Missing::Coordinator).collect()
+        let unknown: BTreeSet<&ServiceRef> =
+            self.0.iter().flat_map(|count| &count.unknown).collect();
+        unknown.into_iter().cloned().map(Missing::Coordinator).collect()
     }
 }
 
-/// Counts who of `members` is present in a group. Where nobody runs one (`group` is none), a store
+/// Counts who of each membership is present in a group. Where nobody runs one (`group` is none), a store
 /// that is only formatted counts as absent: what it has promised, the next founding's ballot finds.
 pub(super) fn census(
     inputs: &Inputs,
     group: Option<GroupId>,
-    members: &BTreeSet<ServiceRef>,
+    memberships: &[BTreeSet<ServiceRef>],
 ) -> Census {
-    let mut census = Census { all: members.len(), ..Census::default() };
+    Census(memberships.iter().map(|members| count(inputs, group, members)).collect())
+}
+
+fn count(inputs: &Inputs, group: Option<GroupId>, members: &BTreeSet<ServiceRef>) -> Count {
+    let mut census = Count { all: members.len(), ..Count::default() };
     for member in members {
         match inputs.coordinator(member) {
             Known::Unknown => census.unknown.push(member.clone()),
@@ -108,11 +120,11 @@ impl Group {
         }
         let reports = || inputs.running().map(|(_, report)| report).filter(|r| r.group_id == id);
         let stamp_of = |report: &RaftReport| report.recorded.as_ref().map(|r| r.stamp());
-        let members = reports()
+        let memberships = reports()
             .max_by_key(|report| (report.epoch, stamp_of(report)))
-            .map(|report| report.members.clone())
+            .map(RaftReport::memberships)
             .unwrap_or_default();
-        Ok(Some(Group { id, members, stamp: reports().filter_map(stamp_of).max() }))
+        Ok(Some(Group { id, memberships, stamp: reports().filter_map(stamp_of).max() }))
     }
 }
 
@@ -121,7 +133,7 @@ fn at(inputs: &Inputs, epoch: Epoch) -> impl Iterator<Item = &RaftReport> {
 }
 
 fn with_group(inputs: &Inputs, survey: &Survey, group: &Group) -> Decision {
-    let census = census(inputs, Some(group.id), &group.members);
+    let census = census(inputs, Some(group.id), &group.memberships);
     if census.is_lost() {
         return refound::decide(inputs, survey, Some(group))
             .unwrap_or_else(|| nothing_to_refound(inputs, survey, &census));
@@ -133,7 +145,7 @@ fn with_group(inputs: &Inputs, survey: &Survey, group: &Group) -> Decision {
     if census.is_alive() {
         return Decision::Rejoin {
             group_id: group.id,
-            members: group.members.clone(),
+            members: group.memberships.last().cloned().unwrap_or_default(),
             stamp: group.stamp.unwrap_or_default(),
         };
     }

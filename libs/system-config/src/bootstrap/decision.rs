@@ -64,8 +64,11 @@ pub enum Decision {
         recorded: Arc<Recorded>,
         /// The worker that keeps it; none if a surviving coordinator has it.
         from: Option<Keeper>,
-        /// The coordinators concerned.
+        /// The members of the new group. A majority of them must promise.
         members: BTreeSet<ServiceRef>,
+        /// The members of before, of whom a majority must promise as well. Empty but where the
+        /// configuration names both.
+        former: BTreeSet<ServiceRef>,
         /// The survivors, who durably renounce these groups first.
         renounce: BTreeMap<ServiceRef, GroupId>,
         /// Where the group's epochs and versions start.
@@ -83,8 +86,11 @@ pub enum Decision {
         recorded: Arc<Recorded>,
         /// The worker that keeps it; none if a surviving coordinator has it.
         from: Option<Keeper>,
-        /// The coordinators concerned.
+        /// The members of the new group. A majority of them must promise.
         members: BTreeSet<ServiceRef>,
+        /// The members of before, of whom a majority must promise as well. Empty but where the
+        /// configuration names both.
+        former: BTreeSet<ServiceRef>,
         /// The survivors, who durably renounce these groups first.
         renounce: BTreeMap<ServiceRef, GroupId>,
         /// Where the group's epochs and versions start.

@@ -33,8 +33,11 @@ pub enum RaftState {
 pub struct RaftReport {
     /// The founding that it belongs to.
     pub group_id: GroupId,
-    /// The group's members.
+    /// The group's voting members.
     pub members: BTreeSet<ServiceRef>,
+    /// Those that it is changing to; empty where it is not. Until that is over, nobody leads without
+    /// majorities of both.
+    pub next_members: BTreeSet<ServiceRef>,
     /// The highest epoch that was appointed, or above which the group was founded.
     pub epoch: Epoch,
     /// The newest configuration recorded; none if no layout ever was.
@@ -129,6 +132,14 @@ pub struct Inputs {
     /// Whether there is still time to hear those who are not needed: what they know of epochs and
     /// versions is better known before a group begins above them.
     pub is_patient: bool,
+}
+
+impl RaftReport {
+    /// The memberships that the group may have, the next one last.
+    pub(super) fn memberships(&self) -> Vec<BTreeSet<ServiceRef>> {
+        let next = Some(&self.next_members).filter(|next| !next.is_empty());
+        std::iter::once(&self.members).chain(next).cloned().collect()
+    }
 }
 
 impl Inputs {

@@ -83,8 +83,14 @@ pub(super) fn rebuild(
         config_version: ConfigVersion(epoch.0.saturating_add(EPOCH_GAP)),
         coordinators: (0..)
             .zip(coordinators)
-            .map(|(raft_id, service)| Coordinator { service: service.clone(), raft_id })
+            // Where they answer, the next configuration says.
+            .map(|(raft_id, service)| Coordinator {
+                service: service.clone(),
+                raft_id,
+                address: None,
+            })
             .collect(),
+        next_coordinators: Vec::new(),
         parameters: Parameters::default(),
         policies: Policies::default(),
         nodes: nodes(inputs, coordinators),

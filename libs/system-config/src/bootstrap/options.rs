@@ -134,6 +134,9 @@ pub struct RecoveryOption {
     pub source: BootstrapSource,
     /// The coordinators of the new group: those that have answered.
     pub members: BTreeSet<ServiceRef>,
+    /// Those of before a change of the membership that have answered, and will be no members. They must
+    /// promise as well.
+    pub former: BTreeSet<ServiceRef>,
     /// Groups that are given up.
     pub renounce: BTreeSet<GroupId>,
     /// Where the group's epochs and versions start.
@@ -166,7 +169,7 @@ pub enum NoOption {
 /// There is nothing to decide, or nothing that could be done.
 pub fn recovery_option(inputs: &Inputs) -> Result<RecoveryOption, NoOption> {
     if let Ok(Some(group)) = Group::leading(inputs)
-        && census(inputs, Some(group.id), &group.members).is_alive()
+        && census(inputs, Some(group.id), &group.memberships).is_alive()
     {
         return Err(NoOption::Alive(group.id));
     }
@@ -187,12 +190,8 @@ pub fn recovery_option(inputs: &Inputs) -> Result<RecoveryOption, NoOption> {
     let mut doubts: Vec<Doubt> = renounce.iter().copied().map(Doubt::GivenUp).collect();
     doubts.extend(survey.missing.iter().cloned().map(Doubt::Unheard));
     let newest = newest(inputs, &survey);
-    let named: BTreeSet<ServiceRef> = match &newest {
-        Some((recorded, _)) => recorded.coordinators().cloned().collect(),
-        None => inputs.cluster_file.clone(),
-    };
-    let (members, silent): (BTreeSet<_>, BTreeSet<_>) =
-        named.into_iter().partition(|member| *inputs.coordinator(member) != Known::Unknown);
+    let Answered { members, former, silent } =
+        Answered::of(inputs, newest.as_ref().map(|(recorded, _)| &**recorded));
     if members.is_empty() {
         return Err(NoOption::NoCoordinator);
     }
@@ -202,7 +201,16 @@ pub fn recovery_option(inputs: &Inputs) -> Result<RecoveryOption, NoOption> {
         doubts.extend(unproven(inputs, &survey.valid, &recorded));
         let source = BootstrapSource::Storage;
         let recorded = Some(recorded);
-        return Ok(RecoveryOption { recorded, from, source, members, renounce, floor, doubts });
+        return Ok(RecoveryOption {
+            recorded,
+            from,
+            source,
+            members,
+            former,
+            renounce,
+            floor,
+            doubts,
+        });
     }
     if inputs.manifests().next().is_none() && inputs.workers.is_empty() {
         // Silence is never taken for none, whoever says so.
@@ -219,7 +227,16 @@ pub fn recovery_option(inputs: &Inputs) -> Result<RecoveryOption, NoOption> {
         doubts.push(Doubt::BeginsAnew);
         let source = BootstrapSource::Default;
         let (recorded, from) = (None, None);
-        return Ok(RecoveryOption { recorded, from, source, members, renounce, floor, doubts });
+        return Ok(RecoveryOption {
+            recorded,
+            from,
+            source,
+            members,
+            former,
+            renounce,
+            floor,
+            doubts,
+        });
     }
     let (recorded, more) = manifests::rebuild(inputs, &members).map_err(NoOption::NothingLeft)?;
     doubts.extend(more);
@@ -228,10 +245,40 @@ pub fn recovery_option(inputs: &Inputs) -> Result<RecoveryOption, NoOption> {
         from: None,
         source: BootstrapSource::Manifests,
         members,
+        former,
         renounce,
         floor,
         doubts,
     })
+}
+
+/// The coordinators that a founding concerns.
+struct Answered {
+    /// They have answered, and will be members.
+    members: BTreeSet<ServiceRef>,
+    /// They have answered, and were members before a change.
+    former: BTreeSet<ServiceRef>,
+    /// They have not.
+    silent: BTreeSet<ServiceRef>,
+}
+
+impl Answered {
+    fn of(inputs: &Inputs, newest: Option<&Recorded>) -> Answered {
+        let mut memberships = match newest {
+            Some(recorded) => recorded.config.memberships(),
+            None => vec![inputs.cluster_file.clone()],
+        };
+        let has_answered = |member: &ServiceRef| *inputs.coordinator(member) != Known::Unknown;
+        let next = memberships.pop().unwrap_or_default();
+        let (members, mut silent): (BTreeSet<_>, BTreeSet<_>) =
+            next.into_iter().partition(has_answered);
+        let before = memberships.pop().unwrap_or_default();
+        let before =
+            before.into_iter().filter(|one| !members.contains(one) && !silent.contains(one));
+        let (former, more): (BTreeSet<_>, BTreeSet<_>) = before.partition(has_answered);
+        silent.extend(more);
+        Answered { members, former, silent }
+    }
 }
 
 /// What keeps the newest known configuration from being known to be the newest.

@@ -1,6 +1,6 @@
 //! Founding the coordinators' group again from what was kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plinth_types::{ServiceRef, StoreId};
@@ -36,9 +36,10 @@ pub(super) fn decide(inputs: &Inputs, survey: &Survey, group: Option<&Group>) ->
     if is_ambiguous(inputs, stamp) {
         return Some(Decision::Unready { obstacle: Obstacle::TwoConfigurations { stamp } });
     }
-    let members: BTreeSet<ServiceRef> = recorded.coordinators().cloned().collect();
-    // The group as it knew itself is lost already; so must be what the configuration names.
-    let census = census(inputs, group.map(|group| group.id), &members);
+    let mut memberships = recorded.config.memberships();
+    // The group as it knew itself is lost already; so must be what the configuration names. During a
+    // change either membership may be Raft's.
+    let census = census(inputs, group.map(|group| group.id), &memberships);
     if !census.is_lost() {
         return Some(match census.missing() {
             missing if missing.is_empty() => {
@@ -59,6 +60,8 @@ pub(super) fn decide(inputs: &Inputs, survey: &Survey, group: Option<&Group>) ->
         let is_final = missing.is_empty();
         return Some(if is_final { decision.clone() } else { Decision::Wait { missing } });
     }
+    let members = memberships.pop().unwrap_or_default();
+    let former = memberships.pop().unwrap_or_default();
     if !members.contains(&inputs.me) {
         return Some(Decision::Wait { missing: vec![Missing::Founding] });
     }
@@ -70,8 +73,10 @@ pub(super) fn decide(inputs: &Inputs, survey: &Survey, group: Option<&Group>) ->
         inputs.running().map(|(service, report)| (service.clone(), report.group_id)).collect();
     let floor = floor(inputs);
     Some(match unproven {
-        None => Decision::Refound { recorded, from, members, renounce, floor },
-        Some(_) => Decision::RebuildFromManifests { recorded, from, members, renounce, floor },
+        None => Decision::Refound { recorded, from, members, former, renounce, floor },
+        Some(_) => {
+            Decision::RebuildFromManifests { recorded, from, members, former, renounce, floor }
+        }
     })
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use plinth_system_config::{
-    Coordinator, Directory, FORMAT_LEVEL, JoiningMember, Layout, LogEntry, NodeEntry, Parameters,
-    Policies, Recorded, ResolverEntry, Service, ShardMap, Standing, StorageMember, StorageTeam,
-    SystemConfig,
+    Coordinator, Directory, FORMAT_LEVEL, JoiningMember, Layout, LogEntry, MEMBERS_LEVEL,
+    NodeEntry, Parameters, Policies, Recorded, ResolverEntry, Service, ShardMap, Standing,
+    StorageMember, StorageTeam, SystemConfig,
 };
 use plinth_types::{
     ClusterId, ConfigVersion, Epoch, GroupId, Incarnation, Key, KeyRange, NodeId, Pid, ServiceKind,
@@ -123,15 +123,23 @@ fn layouts() -> impl Strategy<Value = Layout<ServiceRef>> {
 
 /// Any configuration with its shards, sensible or not.
 pub(crate) fn recorded() -> impl Strategy<Value = Recorded> {
-    let coordinators = vec(
-        (services(), any::<u64>()).prop_map(|(service, raft_id)| Coordinator { service, raft_id }),
-        0..4,
-    );
+    let coordinators = || {
+        let address = proptest::option::of("[a-z]{1,8}:[1-9][0-9]{1,3}");
+        let coordinator = (services(), any::<u64>(), address)
+            .prop_map(|(service, raft_id, address)| Coordinator { service, raft_id, address });
+        vec(coordinator, 0..4)
+    };
+    let coordinators = (coordinators(), coordinators());
     let shards = vec((keys(), tags()), 0..5).prop_map(ShardMap);
     let ids = (any::<[u128; 2]>(), 0..=FORMAT_LEVEL, any::<[u64; 2]>());
     (ids, coordinators, parameters(), node_entries(), layouts(), shards).prop_map(
         |(ids, coordinators, mut parameters, mut nodes, mut layout, shards)| {
             let ([cluster, group], format_level, [epoch, config_version]) = ids;
+            let (mut coordinators, mut next_coordinators) = coordinators;
+            if format_level < MEMBERS_LEVEL {
+                next_coordinators.clear();
+                coordinators.iter_mut().for_each(|coordinator| coordinator.address = None);
+            }
             if format_level < 3 {
                 nodes.values_mut().for_each(|entry| entry.standing = Standing::InUse);
             }
@@ -147,6 +155,7 @@ pub(crate) fn recorded() -> impl Strategy<Value = Recorded> {
                 epoch: Epoch(epoch),
                 config_version: ConfigVersion(config_version),
                 coordinators,
+                next_coordinators,
                 parameters,
                 policies: Policies::default(),
                 nodes,

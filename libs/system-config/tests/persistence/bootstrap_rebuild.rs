@@ -43,14 +43,14 @@ fn obstacle(inputs: &Inputs) -> Obstacle {
 fn row_6_the_logs_show_the_newest_configuration() {
     let inputs = only_logs(&valid(config(5, 9)));
     let outcome = decide(&inputs);
-    let Decision::RebuildFromManifests { recorded, from, members, renounce, floor } =
+    let Decision::RebuildFromManifests { recorded, from, members, former, renounce, floor } =
         &outcome.decision
     else {
         panic!("{:?}", outcome.decision)
     };
     assert_eq!(recorded, &config(5, 9));
     assert_eq!(from, &Some(log_keeper(1)));
-    assert_eq!(members, &coordinators());
+    assert_eq!((members, former), (&coordinators(), &BTreeSet::new()));
     assert!(renounce.is_empty());
     assert_eq!(floor.epoch, Epoch(5 + EPOCH_GAP));
     assert_eq!(outcome.rejected.len(), 3);

@@ -36,8 +36,13 @@ pub(crate) fn running(
     epoch: u64,
     recorded: Option<Arc<Recorded>>,
 ) -> Known<RaftState> {
-    let report =
-        RaftReport { group_id: group, members: coordinators(), epoch: Epoch(epoch), recorded };
+    let report = RaftReport {
+        group_id: group,
+        members: coordinators(),
+        next_members: BTreeSet::new(),
+        epoch: Epoch(epoch),
+        recorded,
+    };
     Known::Has(RaftState::Running(report))
 }
 
@@ -267,12 +272,13 @@ fn row_3_a_member_of_a_replaced_group_joins_the_new_one() {
 fn row_4_all_coordinators_wiped() {
     let inputs = nobody_has_raft().worker(1, valid(config(5, 9))).worker(2, valid(config(6, 12)));
     let outcome = decide(&inputs);
-    let Decision::Refound { recorded, from, members, renounce, floor } = &outcome.decision else {
+    let Decision::Refound { recorded, from, members, former, renounce, floor } = &outcome.decision
+    else {
         panic!("{:?}", outcome.decision)
     };
     assert_eq!(recorded.stamp(), stamp(6, 12));
     assert_eq!(from, &Some(keeper(2)));
-    assert_eq!(members, &coordinators());
+    assert_eq!((members, former), (&coordinators(), &BTreeSet::new()));
     assert!(renounce.is_empty());
     assert_eq!(floor.epoch, Epoch(6 + EPOCH_GAP));
     let highest = 6_000 + 6 * VERSION_GAP;

@@ -106,7 +106,7 @@ fn a_level_that_this_release_does_not_know_is_not_written() {
     let mut recorded = samples::recorded(1, 1);
     recorded.config.format_level = FORMAT_LEVEL + 1;
     let error = encode_stored(&recorded).unwrap_err();
-    assert!(matches!(error, EncodeError::NewerLevel { level: 4, newest: 3 }), "{error}");
+    assert!(matches!(error, EncodeError::NewerLevel { level: 5, newest: 4 }), "{error}");
 }
 
 #[test]

@@ -25,20 +25,29 @@ fn golden(level: u32) -> Recorded {
         let entry = recorded.config.nodes.get_mut(&samples::node(3)).unwrap();
         entry.standing = Standing::Draining;
     }
+    if level >= 4 {
+        let config = &mut recorded.config;
+        for (coordinator, on) in config.coordinators.iter_mut().zip(1..) {
+            coordinator.address = Some(format!("host-{on}.example:4400"));
+        }
+        config.next_coordinators = config.coordinators[1..].to_vec();
+    }
     recorded
 }
 
-const CONFIGS: [&[u8]; 4] = [
+const CONFIGS: [&[u8]; 5] = [
     include_bytes!("../golden/config-level-0.json"),
     include_bytes!("../golden/config-level-1.json"),
     include_bytes!("../golden/config-level-2.json"),
     include_bytes!("../golden/config-level-3.json"),
+    include_bytes!("../golden/config-level-4.json"),
 ];
-const RECORDED: [&[u8]; 4] = [
+const RECORDED: [&[u8]; 5] = [
     include_bytes!("../golden/recorded-level-0.json"),
     include_bytes!("../golden/recorded-level-1.json"),
     include_bytes!("../golden/recorded-level-2.json"),
     include_bytes!("../golden/recorded-level-3.json"),
+    include_bytes!("../golden/recorded-level-4.json"),
 ];
 
 #[test]
@@ -85,8 +94,8 @@ fn a_newer_level_is_refused_with_both_levels() {
             .unwrap();
     let error = decode_stored::<Recorded>(&bytes).unwrap_err();
     assert!(
-        matches!(error, DecodeError::Envelope(EnvelopeError::NewerLevel { found: 7, newest: 3 })),
+        matches!(error, DecodeError::Envelope(EnvelopeError::NewerLevel { found: 8, newest: 4 })),
         "{error}"
     );
-    assert!(error.to_string().contains("level 7") && error.to_string().contains("level 3"));
+    assert!(error.to_string().contains("level 8") && error.to_string().contains("level 4"));
 }

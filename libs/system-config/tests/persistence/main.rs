@@ -4,11 +4,13 @@
 
 mod arbitrary;
 mod bootstrap_exhaustive;
+mod bootstrap_members;
 mod bootstrap_rebuild;
 mod bootstrap_table;
 mod change;
 mod codec;
 mod golden;
+mod members;
 mod raising;
 mod rows;
 mod samples;

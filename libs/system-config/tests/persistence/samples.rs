@@ -55,8 +55,10 @@ pub(crate) fn recorded(epoch: u64, config_version: u64) -> Recorded {
             .map(|on| Coordinator {
                 service: service(ServiceKind::Coordinator, on),
                 raft_id: 0xff00_0000_0000_0000 + u64::from(on),
+                address: None,
             })
             .collect(),
+        next_coordinators: vec![],
         parameters: Parameters::default(),
         policies: Policies::default(),
         nodes: nodes

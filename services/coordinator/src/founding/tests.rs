@@ -30,6 +30,10 @@ fn founding(group: u128) -> Founding {
     }
 }
 
+fn hosts(of: impl IntoIterator<Item = u32>) -> BTreeMap<ServiceRef, String> {
+    of.into_iter().map(|n| (name(n), format!("host-{n}:1"))).collect()
+}
+
 fn plan(quorum: Quorum, group: u128) -> Plan {
     plan_of(COORDINATORS, quorum, group)
 }
@@ -37,7 +41,8 @@ fn plan(quorum: Quorum, group: u128) -> Plan {
 fn plan_of(coordinators: u32, quorum: Quorum, group: u128) -> Plan {
     Plan {
         unheard: 1_000_000 + group as u64 * 1_000,
-        members: (0..coordinators).map(|n| (name(n), format!("host-{n}:1"))).collect(),
+        members: hosts(0..coordinators),
+        former: BTreeMap::new(),
         quorum,
         renounce: vec![],
         founding: founding(group),
@@ -93,6 +98,8 @@ struct World {
     coordinators: Vec<Coordinator>,
     proposers: Vec<Proposer>,
     groups: u128,
+    /// Whether the membership was growing, and whether who proposes next has heard of it.
+    between: Option<(bool, bool)>,
     /// Foundings by group, as they were proposed.
     foundings: BTreeMap<GroupId, Founding>,
 }
@@ -117,6 +124,7 @@ impl World {
                 .collect(),
             proposers: (0..PROPOSERS).map(proposer).collect(),
             groups: 100,
+            between: None,
             foundings: BTreeMap::new(),
         }
     }
@@ -138,7 +146,10 @@ impl World {
             }
             Step::Begin { proposer, round, with } => {
                 self.groups += 1;
-                let plan = plan_of(self.coordinators.len() as u32, self.quorum, self.groups);
+                let plan = match self.between {
+                    Some((grows, has_heard)) => plan_between(grows, has_heard, self.groups),
+                    None => plan_of(self.coordinators.len() as u32, self.quorum, self.groups),
+                };
                 // Two proposers may even come to the same ballot.
                 let ballot = next_ballot(u64::from(round) << 32, 0);
                 let promises = self
@@ -173,7 +184,7 @@ impl World {
                 let with = self.existing(with);
                 let proposer = &self.proposers[proposer];
                 let Some(founding) = &proposer.proposed else { return };
-                if proposer.plan.is_enough(proposer.accepted.len()) {
+                if proposer.plan.is_enough(|who| proposer.accepted.contains(who)) {
                     for at in with {
                         let one = &mut self.coordinators[at as usize];
                         if names(founding, &name(at), one.raft_id) {
@@ -204,6 +215,15 @@ impl World {
     }
 }
 
+/// Coordinators 0 to 3, while 0 to 2 were becoming 0 to 3, or the other way round. Whoever proposes may have
+/// heard of both memberships, or only of the one before.
+fn plan_between(grows: bool, has_heard: bool, group: u128) -> Plan {
+    let (small, large) = (hosts(0..COORDINATORS), hosts(0..=COORDINATORS));
+    let (former, next) = if grows { (small, large) } else { (large, small) };
+    let (members, former) = if has_heard { (next, former) } else { (former, BTreeMap::new()) };
+    Plan { members, former, ..plan_of(0, Quorum::Majority, group) }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 8_000, ..ProptestConfig::default() })]
 
@@ -221,6 +241,22 @@ proptest! {
                 let groups = world.groups();
                 prop_assert!(groups.len() <= 1, "at a cold start {groups:?} were taken up");
             }
+        }
+    }
+
+    #[test]
+    fn two_foundings_between_two_memberships_never_both_come_to_life(
+        grows in any::<bool>(),
+        heard in proptest::collection::vec(any::<bool>(), 60),
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let mut world = World::new(Quorum::Majority);
+        world.coordinators.truncate(COORDINATORS as usize + 1);
+        for (step, has_heard) in steps.into_iter().zip(heard) {
+            world.between = Some((grows, has_heard));
+            world.take(step);
+            let able = world.able();
+            prop_assert!(able.len() <= 1, "{able:?} can elect leaders");
         }
     }
 
@@ -308,6 +344,47 @@ fn a_member_of_a_group_promises_nothing_until_it_renounces_it() {
     assert_eq!(acceptor.active_group(), None);
     assert!(acceptor.accept(2, founding(8)) && acceptor.choose(2, &founding(8)));
     assert_eq!(acceptor.active_group(), Some(GroupId(8)));
+}
+
+#[test]
+fn between_two_memberships_a_majority_of_each_takes_part() {
+    let plan = plan_between(false, true, 1);
+    let granted = |of: &[u32]| {
+        let who: BTreeSet<ServiceRef> = of.iter().copied().map(name).collect();
+        plan.is_enough(|service| who.contains(service))
+    };
+    // Three of the four of before, and two of the three that stay.
+    for (of, is_enough) in [
+        (&[0, 1][..], false),
+        (&[0, 1, 2], true),
+        (&[0, 1, 3], true),
+        (&[0, 3], false),
+        (&[2, 3], false),
+    ] {
+        assert_eq!(granted(of), is_enough, "{of:?}");
+    }
+    // Whoever leaves promises, and is no member.
+    let mut acceptors = vec![Acceptor::default(); 4];
+    let promises = acceptors
+        .iter_mut()
+        .zip(0..)
+        .map(|(acceptor, n)| (name(n), acceptor.promise(1, &[], u64::from(n) + 1)))
+        .collect();
+    let Verdict::Propose(founding) = plan.weigh(&promises) else { panic!("all of them") };
+    let members: Vec<ServiceRef> =
+        founding.members.iter().map(|member| member.service.clone()).collect();
+    assert_eq!(members, [name(0), name(1), name(2)]);
+    // What was accepted before is taken over, although one who promises is no member of it.
+    for (acceptor, n) in acceptors.iter_mut().zip(0..) {
+        assert!(acceptor.accept(1, *founding.clone()), "{n}");
+    }
+    let promises = acceptors
+        .iter_mut()
+        .zip(0..)
+        .map(|(acceptor, n)| (name(n), acceptor.promise(2, &[], u64::from(n) + 1)))
+        .collect();
+    let again = plan_between(false, true, 9).weigh(&promises);
+    assert_eq!(again, Verdict::Propose(founding));
 }
 
 #[test]

@@ -43,6 +43,7 @@ fn config() -> SystemConfig<ServiceRef> {
         epoch: Epoch(1),
         config_version: ConfigVersion(1),
         coordinators: vec![],
+        next_coordinators: vec![],
         parameters: Default::default(),
         policies: Policies::default(),
         nodes: (1..=3).map(entry).collect(),

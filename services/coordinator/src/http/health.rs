@@ -1,10 +1,9 @@
-//! What the cluster can still bear, and what is not built of the membership's changes.
+//! What the cluster can still bear.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
+use plinth_api::Nothing;
 use plinth_api::coordinator::{ClusterHealth, HEALTH};
-use plinth_api::{ErrorCode, Nothing};
-use plinth_service::{Answer, Failure};
-use plinth_types::ServiceRef;
+use plinth_service::Failure;
 use tokio::time::Instant;
 
 use super::status::own_status;
@@ -52,19 +51,4 @@ pub(super) async fn health(
         ready,
     });
     Ok(served(node.context.service(), health))
-}
-
-/// `DELETE /v1/members/{service}`.
-#[utoipa::path(
-    delete,
-    path = "/v1/members/{service}",
-    tag = "raft",
-    summary = "Removes a coordinator; not built yet",
-    params(("service" = ServiceRef, Path, description = "Such as coordinator-1@node-1"))
-)]
-pub(super) async fn remove_member(Path(service): Path<ServiceRef>) -> Answer<Nothing> {
-    let detail = format!(
-        "{service} can't be removed: changing the coordinators' membership is not built yet"
-    );
-    Err(Failure::new(ErrorCode::NotImplemented, detail))
 }

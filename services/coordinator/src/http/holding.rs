@@ -6,7 +6,6 @@ use plinth_api::coordinator::{
 };
 use plinth_api::{ErrorCode, Nothing};
 use plinth_service::{Failure, Json};
-use plinth_system_config::Coordinator;
 
 use super::{PassedOn, Served, Shared, served};
 use crate::node::{Event, Group, Node, Place};
@@ -21,15 +20,12 @@ pub(super) async fn read_holding(node: &Node, group: &Group) -> Result<Holding, 
             "the coordinators' group is being founded: try again",
         ));
     };
-    let coordinators = group
-        .members()
-        .into_iter()
-        .map(|member| Coordinator { service: member.service, raft_id: member.raft_id })
-        .collect();
+    let (coordinators, next_coordinators) = group.seats().to_name(&state);
     Ok(Holding {
         cluster,
         group: id,
         coordinators,
+        next_coordinators,
         appointed: state.appointed.clone(),
         recorded: state.recorded.clone(),
         ready: state.ready.clone(),

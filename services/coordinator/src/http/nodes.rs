@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use plinth_api::Nothing;
-use plinth_api::coordinator::{NODES, Nodes, PROCESSES, Processes, REPORT};
+use plinth_api::coordinator::{CoordinatorContact, NODES, Nodes, PROCESSES, Processes, REPORT};
 use plinth_api::foreman::{NodeOrders, NodeReport};
 use plinth_api::nodes::NodeStanding;
 use plinth_service::Json;
+use plinth_system_config::Recorded;
 use plinth_types::{NodeId, Pid, ServiceKind, ServiceRef};
 use tokio::time::Instant;
 
@@ -24,9 +25,16 @@ fn orders(node: &Node, of: &NodeId) -> NodeOrders {
     NodeOrders {
         stamp: recorded.map(|recorded| recorded.stamp()).unwrap_or_default(),
         standing: recorded.map(|recorded| recorded.config.standing(of)).unwrap_or_default(),
+        coordinators: recorded.map(contacts).unwrap_or_default(),
         cluster: state.as_ref().and_then(|state| state.cluster),
         epoch: state.map(|state| state.epoch).unwrap_or_default(),
     }
+}
+
+/// Where the coordinators answer, those of both memberships during a change.
+fn contacts(recorded: &Recorded) -> Vec<CoordinatorContact> {
+    let known = recorded.config.coordinator_addresses().into_iter();
+    known.map(|(service, address)| CoordinatorContact { service, address }).collect()
 }
 
 /// `GET /v1/nodes`.

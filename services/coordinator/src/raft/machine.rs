@@ -1,15 +1,17 @@
 //! The state machine in Raft: [`ClusterState`] with its place in the log. It lives in memory; its
 //! snapshots are durable, and what came after the last one is applied again from the log.
 
+use std::collections::BTreeSet;
 use std::io::Cursor;
 use std::sync::Arc;
 
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{
-    Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftSnapshotBuilder,
-    SnapshotMeta, StoredMembership,
+    Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, Membership, OptionalSend,
+    RaftSnapshotBuilder, SnapshotMeta, StoredMembership,
 };
 use plinth_store::{Batch, Durability, Store};
+use plinth_types::ServiceRef;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -35,9 +37,16 @@ impl Image {
         self.applied = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => Applied::Nothing,
-            EntryPayload::Normal(command) => Arc::make_mut(&mut self.state).apply(command),
+            EntryPayload::Normal(command) => {
+                let members = names(self.membership.membership());
+                Arc::make_mut(&mut self.state).apply_in(command, &members)
+            }
             EntryPayload::Membership(membership) => {
+                let members = names(&membership);
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                if self.state.moving.is_some() {
+                    Arc::make_mut(&mut self.state).note_members(&members);
+                }
                 Applied::Nothing
             }
         }
@@ -61,13 +70,28 @@ impl Image {
     }
 }
 
+/// The voters of each membership that Raft has, the next one last: two in its joint phase.
+pub(crate) fn voters(membership: &Membership<u64, Member>) -> Vec<Vec<(u64, Member)>> {
+    let of = |ids: &BTreeSet<u64>| {
+        ids.iter().filter_map(|id| Some((*id, membership.get_node(id)?.clone()))).collect()
+    };
+    membership.get_joint_config().iter().map(of).collect()
+}
+
+fn names(membership: &Membership<u64, Member>) -> Vec<BTreeSet<ServiceRef>> {
+    let named = |voters: Vec<(u64, Member)>| {
+        voters.into_iter().filter_map(|(_, member)| member.service).collect()
+    };
+    voters(membership).into_iter().map(named).collect()
+}
+
 /// What a Raft store holds, entries included that are not known to be committed.
 #[derive(Clone, Debug)]
 pub(crate) struct Peek {
     /// The state as it would be with every entry applied.
     pub(crate) state: Arc<ClusterState>,
-    /// The members.
-    pub(crate) members: Vec<(u64, Member)>,
+    /// The voters of each membership, the next one last.
+    pub(crate) voters: Vec<Vec<(u64, Member)>>,
     /// Whether a vote was given or an entry taken.
     pub(crate) is_used: bool,
 }
@@ -83,9 +107,9 @@ pub(crate) fn peek(store: &Arc<dyn Store>) -> Result<Peek, RecordError> {
     for entry in log.entries(from, None)? {
         image.apply(entry);
     }
-    let members = image.membership.nodes().map(|(id, member)| (*id, member.clone())).collect();
+    let voters = voters(image.membership.membership());
     let is_used = image.applied.is_some() || log.is_used()?;
-    Ok(Peek { state: image.state, members, is_used })
+    Ok(Peek { state: image.state, voters, is_used })
 }
 
 /// The state machine.

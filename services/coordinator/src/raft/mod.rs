@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use config::config;
 pub(crate) use log::LogStore;
-pub(crate) use machine::{Machine, peek};
+pub(crate) use machine::{Machine, peek, voters};
 pub(crate) use network::{
     AppendAnswer, AppendMessage, Network, SnapshotAnswer, SnapshotMessage, VoteAnswer, VoteMessage,
 };

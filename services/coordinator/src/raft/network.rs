@@ -12,13 +12,14 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
     VoteRequest, VoteResponse,
 };
-use plinth_api::{CallError, Endpoint, Target, TransportError};
+use plinth_api::{CallError, Endpoint, ErrorCode, Target, TransportError};
 use plinth_service::Peers;
 use plinth_types::GroupId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Member, TypeConfig};
+use crate::contacts::Contacts;
 
 /// A message within a group.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,6 +61,7 @@ const RETRY: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct Network {
     peers: Peers,
+    contacts: Contacts,
     group_id: GroupId,
     own: u64,
 }
@@ -67,8 +69,8 @@ pub(crate) struct Network {
 impl Network {
     /// Connections of the member `own` of a group.
     #[must_use]
-    pub(crate) fn new(peers: Peers, group_id: GroupId, own: u64) -> Network {
-        Network { peers, group_id, own }
+    pub(crate) fn new(peers: Peers, contacts: Contacts, group_id: GroupId, own: u64) -> Network {
+        Network { peers, contacts, group_id, own }
     }
 }
 
@@ -76,12 +78,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, member: &Member) -> Connection {
-        Connection {
-            network: self.clone(),
-            target,
-            member: member.clone(),
-            address: Target::address(&member.address),
-        }
+        Connection { network: self.clone(), target, member: member.clone() }
     }
 }
 
@@ -90,10 +87,57 @@ pub(crate) struct Connection {
     network: Network,
     target: u64,
     member: Member,
-    address: Target,
 }
 
 impl Connection {
+    /// Where it may answer, the likeliest first: where it has answered before, and where Raft's membership
+    /// says. A coordinator that has moved tells the group itself, once it hears of a leader; where all have
+    /// moved at once, nobody would hear of one. A message for another identity is refused wherever it
+    /// comes to.
+    fn addresses(&self) -> Vec<String> {
+        let mut all = self.network.contacts.of(self.member.service.as_ref());
+        if !all.contains(&self.member.address) {
+            all.push(self.member.address.clone());
+        }
+        all
+    }
+
+    /// Notes what has become of a call.
+    fn note<T>(&self, address: &str, several: bool, answer: &Result<T, CallError>) {
+        let Some(service) = self.member.service.as_ref().filter(|_| several) else { return };
+        match answer {
+            Ok(_) => self.network.contacts.found(service, address),
+            Err(_) => self.network.contacts.lost(service, address),
+        }
+    }
+
+    /// Calls it where it answers. What never came to it may be sent elsewhere.
+    async fn call<Req: Serialize, Resp: DeserializeOwned>(
+        &self,
+        endpoint: &Endpoint<Req, Resp>,
+        message: &Req,
+        limit: Duration,
+    ) -> Result<Resp, CallError> {
+        let addresses = self.addresses();
+        let (peers, several) = (&self.network.peers, addresses.len() > 1);
+        let mut left = addresses.len();
+        for address in &addresses {
+            let answer =
+                peers.call(&Target::address(address), endpoint, message, None, limit).await;
+            self.note(address, several, &answer);
+            left -= 1;
+            let is_elsewhere = match &answer {
+                Err(CallError::Transport(TransportError::Connect { .. })) => true,
+                Err(CallError::Problem(problem)) => problem.code == ErrorCode::WrongGroup,
+                _ => false,
+            };
+            if !is_elsewhere || left == 0 {
+                return answer;
+            }
+        }
+        Err(CallError::Request("it has no address".to_owned()))
+    }
+
     async fn send<Req, Resp, E>(
         &self,
         endpoint: &Endpoint<Grouped<Req>, Result<Resp, E>>,
@@ -107,7 +151,7 @@ impl Connection {
         E: DeserializeOwned + std::error::Error,
     {
         let message = Grouped { group_id: self.network.group_id, to: self.target, message };
-        match self.network.peers.call(&self.address, endpoint, &message, None, limit).await {
+        match self.call(endpoint, &message, limit).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(RPCError::RemoteError(RemoteError::new_with_node(
                 self.target,

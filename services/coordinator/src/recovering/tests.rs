@@ -30,7 +30,9 @@ fn recorded(epoch: u64, config_version: u64, team: &[u128]) -> Recorded {
         coordinators: vec![Coordinator {
             service: service(ServiceKind::Coordinator, 1),
             raft_id: 1,
+            address: None,
         }],
+        next_coordinators: vec![],
         parameters: Default::default(),
         policies: Policies::default(),
         nodes: Default::default(),

@@ -9,6 +9,13 @@ use super::*;
 const CLUSTER: ClusterId = ClusterId(0xc1);
 const GROUP: GroupId = GroupId(0x61);
 
+impl ClusterState {
+    /// Applies a command, where nothing is said of Raft's members.
+    pub(crate) fn apply(&mut self, command: Command) -> Applied {
+        self.apply_in(command, &[])
+    }
+}
+
 fn node(number: u32) -> NodeId {
     format!("node-{number}").parse().unwrap()
 }
@@ -33,7 +40,12 @@ fn recorded(epoch: u64, config_version: u64) -> Recorded {
         format_level: FORMAT_LEVEL,
         epoch: Epoch(epoch),
         config_version: ConfigVersion(config_version),
-        coordinators: vec![Coordinator { service: service(ServiceKind::Coordinator), raft_id: 1 }],
+        coordinators: vec![Coordinator {
+            service: service(ServiceKind::Coordinator),
+            raft_id: 1,
+            address: None,
+        }],
+        next_coordinators: vec![],
         parameters: Default::default(),
         policies: Policies::default(),
         nodes: Default::default(),
@@ -482,4 +494,139 @@ fn what_was_voided_survives_a_snapshot_and_older_ones_are_read() {
     configure(&mut state, 1, 5);
     let text = serde_json::to_vec(&state).unwrap();
     assert_eq!(serde_json::from_slice::<ClusterState>(&text).unwrap(), state);
+}
+
+mod members {
+    use super::*;
+
+    fn name(on: u32) -> ServiceRef {
+        ServiceRef::new(ServiceName::new(ServiceKind::Coordinator, 1), node(on))
+    }
+
+    fn names(of: &[u32]) -> BTreeSet<ServiceRef> {
+        of.iter().copied().map(name).collect()
+    }
+
+    fn coordinators(of: &[u32]) -> Vec<Coordinator> {
+        let coordinator = |on: &u32| Coordinator {
+            service: name(*on),
+            raft_id: u64::from(*on),
+            address: Some(format!("host-{on}:1")),
+        };
+        of.iter().map(coordinator).collect()
+    }
+
+    fn naming(config_version: u64, now: &[u32], next: &[u32]) -> Recorded {
+        let mut recorded = recorded(1, config_version);
+        recorded.config.coordinators = coordinators(now);
+        recorded.config.next_coordinators = coordinators(next);
+        recorded
+    }
+
+    fn put(
+        state: &mut ClusterState,
+        raft: &[&[u32]],
+        config_version: u64,
+        now: &[u32],
+        next: &[u32],
+    ) -> Applied {
+        let raft: Vec<BTreeSet<ServiceRef>> = raft.iter().map(|of| names(of)).collect();
+        let request = RecordRequest {
+            epoch: Epoch(1),
+            director: Incarnation(1),
+            expected: Some(ConfigVersion(config_version - 1)).filter(|before| before.0 > 0),
+            recorded: naming(config_version, now, next),
+        };
+        state.apply_in(Command::Record(request), &raft)
+    }
+
+    fn begin(state: &mut ClusterState, raft: &[u32], to: &[u32]) -> Applied {
+        state.apply_in(Command::Move { to: names(to) }, &[names(raft)])
+    }
+
+    fn is_unfit(applied: &Applied) -> bool {
+        matches!(applied, Applied::Refused(Refusal::Unfit(_)))
+    }
+
+    /// Epoch 1 is ready; the coordinators are 1 to 3.
+    fn ready() -> ClusterState {
+        let mut state = ClusterState::default();
+        found(&mut state, founding(None, 0));
+        appoint(&mut state, 1);
+        assert_eq!(put(&mut state, &[&[1, 2, 3]], 1, &[1, 2, 3], &[]), Applied::Done);
+        assert_eq!(mark_ready(&mut state, 1, 1), Applied::Done);
+        state
+    }
+
+    #[test]
+    fn raft_moves_only_once_a_configuration_in_storage_names_both() {
+        let (now, next): (&[u32], &[u32]) = (&[1, 2, 3], &[1, 2, 3, 4]);
+        let mut state = ready();
+        assert!(is_unfit(&begin(&mut state, now, next)), "nothing names them");
+        assert_eq!(put(&mut state, &[now], 2, now, next), Applied::Done);
+        assert!(is_unfit(&begin(&mut state, now, next)), "it is not in storage");
+        assert_eq!(mark_ready(&mut state, 1, 1), Applied::Done);
+        assert!(is_unfit(&begin(&mut state, now, &[1, 2])), "others are named");
+        assert!(is_unfit(&begin(&mut state, &[2, 3], next)), "Raft has others");
+        assert_eq!(begin(&mut state, now, next), Applied::Done);
+        assert_eq!(begin(&mut state, now, next), Applied::Done);
+        assert!(is_unfit(&begin(&mut state, now, &[1, 2])), "another one is under way");
+    }
+
+    #[test]
+    fn from_the_move_on_both_are_named_until_raft_has_the_next() {
+        let (now, next): (&[u32], &[u32]) = (&[1, 2, 3], &[1, 2, 3, 4]);
+        let mut state = ready();
+        assert_eq!(put(&mut state, &[now], 2, now, next), Applied::Done);
+        assert_eq!(mark_ready(&mut state, 1, 1), Applied::Done);
+        // Before the move it can be taken back.
+        let mut back = state.clone();
+        assert_eq!(put(&mut back, &[now], 3, now, &[]), Applied::Done);
+        assert!(is_unfit(&begin(&mut back, now, next)), "it was taken back");
+
+        assert_eq!(begin(&mut state, now, next), Applied::Done);
+        for raft in [&[now][..], &[now, next]] {
+            assert!(is_unfit(&put(&mut state, raft, 3, now, &[])));
+            assert!(is_unfit(&put(&mut state, raft, 3, next, &[])));
+            assert!(is_unfit(&put(&mut state, raft, 3, now, &[1, 2])));
+        }
+        // Another change of the configuration keeps both.
+        assert_eq!(put(&mut state, &[now, next], 3, now, next), Applied::Done);
+        state.note_members(&[names(now), names(next)]);
+        assert!(state.moving.is_some(), "the joint phase is not over");
+        state.note_members(&[names(next)]);
+        assert_eq!(state.moving, None);
+        assert!(is_unfit(&put(&mut state, &[next], 4, now, &[])));
+        assert_eq!(put(&mut state, &[next], 4, next, &[]), Applied::Done);
+        assert_eq!(begin(&mut state, next, next), Applied::Done, "a repeat finds it done");
+        assert_eq!(state.moving, None);
+    }
+
+    #[test]
+    fn a_move_outlives_the_epoch_that_it_began_in() {
+        let (now, next): (&[u32], &[u32]) = (&[1, 2, 3], &[1, 2]);
+        let mut state = ready();
+        put(&mut state, &[now], 2, now, next);
+        mark_ready(&mut state, 1, 1);
+        assert_eq!(begin(&mut state, now, next), Applied::Done);
+        assert_eq!(appoint(&mut state, 2), Epoch(2));
+        let json = serde_json::to_string(&state).unwrap();
+        let read: ClusterState = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.moving, Some(names(next)));
+    }
+
+    #[test]
+    fn a_configuration_of_an_earlier_level_may_name_whom_it_can() {
+        let mut state = ready();
+        let mut old = naming(2, &[1], &[]);
+        old.config.format_level = MEMBERS_LEVEL - 1;
+        let request = RecordRequest {
+            epoch: Epoch(1),
+            director: Incarnation(1),
+            expected: Some(ConfigVersion(1)),
+            recorded: old,
+        };
+        let applied = state.apply_in(Command::Record(request), &[names(&[1, 2, 3])]);
+        assert_eq!(applied, Applied::Done);
+    }
 }

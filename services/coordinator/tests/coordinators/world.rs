@@ -50,6 +50,8 @@ type Reads = Arc<Mutex<BTreeMap<NodeId, Option<u32>>>>;
 pub(crate) struct World {
     pub(crate) file: ClusterFile,
     pub(crate) client: Played,
+    /// Where each coordinator answers; a fourth one is not of the cluster file.
+    addresses: Vec<String>,
     disks: Vec<SimulatedDisk>,
     running: Vec<Option<Life>>,
     workers: Workers,
@@ -96,6 +98,7 @@ impl World {
             .collect();
         let initial_nodes = (1..=3).map(node).collect();
         let file = ClusterFile { cluster_id: CLUSTER, coordinators, initial_nodes };
+        let file_addresses = file.coordinators.iter().map(|one| one.address.clone()).collect();
         let (workers, reads) = (Workers::default(), Reads::default());
         let foreman = service(ServiceKind::Foreman, 9);
         let client = Played::start(foreman, CLUSTER, |_| Routes::new()).await;
@@ -105,6 +108,7 @@ impl World {
         let mut world = World {
             file,
             client,
+            addresses: file_addresses,
             disks: (0..3).map(|_| blank_disk()).collect(),
             running: (0..3).map(|_| None).collect(),
             workers,
@@ -118,11 +122,9 @@ impl World {
     }
 
     fn run(&mut self, index: usize, host: Host) {
-        let config = Config {
-            directory: PathBuf::from("/coordinator-1"),
-            cluster: self.file.clone(),
-            foreman: None,
-        };
+        let mut cluster = self.file.clone();
+        cluster.move_to(&service(ServiceKind::Coordinator, index + 1), &self.addresses[index]);
+        let config = Config { directory: PathBuf::from("/coordinator-1"), cluster, foreman: None };
         let disk = Arc::new(self.disks[index].clone());
         self.running[index] = Some(Life::start(async move {
             drop(serve(host, config, disk).await);
@@ -139,8 +141,29 @@ impl World {
 
     /// The coordinator on a node starts again, at its old address.
     pub(crate) async fn restart(&mut self, on: usize) {
-        let host = bind(on, &self.file.coordinators[on - 1].address.clone()).await;
+        let host = bind(on, &self.addresses[on - 1].clone()).await;
         self.run(on - 1, host);
+    }
+
+    /// The coordinator on a node starts again, and answers elsewhere from now on.
+    pub(crate) async fn restart_elsewhere(&mut self, on: usize) {
+        let host = bind(on, "127.0.0.1:0").await;
+        self.addresses[on - 1].clone_from(&host.context().pid().address);
+        self.run(on - 1, host);
+    }
+
+    /// A fourth coordinator, which no cluster file names.
+    pub(crate) async fn start_fourth(&mut self) {
+        let host = bind(4, "127.0.0.1:0").await;
+        self.addresses.push(host.context().pid().address.clone());
+        self.disks.push(blank_disk());
+        self.running.push(None);
+        self.run(3, host);
+    }
+
+    /// Where the coordinator on a node answers.
+    pub(crate) fn address(&self, on: usize) -> &str {
+        &self.addresses[on - 1]
     }
 
     /// The disk of a coordinator that does not run is replaced by an empty one.
@@ -181,7 +204,7 @@ impl World {
         endpoint: &Endpoint<Req, Resp>,
         request: &Req,
     ) -> Result<Resp, CallError> {
-        let target = Target::address(&self.file.coordinators[on - 1].address);
+        let target = Target::address(self.address(on));
         self.client.context.peers().call(&target, endpoint, request, None, CALL).await
     }
 
@@ -189,7 +212,7 @@ impl World {
     pub(crate) async fn sum_of(&self, name: &str) -> u64 {
         let mut sum = 0;
         for (on, _) in (1..).zip(&self.running).filter(|(_, life)| life.is_some()) {
-            let address = &self.file.coordinators[on - 1].address;
+            let address = self.address(on);
             #[expect(
                 clippy::disallowed_methods,
                 reason = "the metrics are text, which peers don't ask for"
@@ -227,7 +250,7 @@ impl World {
         tag: &HeaderValue,
         request: &Req,
     ) -> Result<Resp, CallError> {
-        let target = Target::address(&self.file.coordinators[on - 1].address);
+        let target = Target::address(self.address(on));
         let peers = self.client.context.peers();
         let answer = peers.conditional(&target, endpoint, path, tag, request, PATIENCE).await;
         answer.map(|answer| answer.body)
@@ -342,6 +365,7 @@ pub(crate) fn configuration(holding: &Holding, epoch: Epoch) -> Recorded {
         epoch,
         config_version: before.unwrap_or(ConfigVersion(0)).next(),
         coordinators: holding.coordinators.clone(),
+        next_coordinators: holding.next_coordinators.clone(),
         parameters: Default::default(),
         policies: Policies::default(),
         nodes: BTreeMap::new(),

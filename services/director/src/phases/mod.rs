@@ -95,6 +95,7 @@ fn frame(reign: &Reign, read: &reading_layout::Read, locked: &locking::Locked) -
         cluster: read.holding.cluster,
         group: read.holding.group,
         coordinators: read.holding.coordinators.clone(),
+        next_coordinators: read.holding.next_coordinators.clone(),
         epoch: reign.epoch,
         director: reign.context.service().clone(),
         incarnation: reign.context.pid().incarnation,

@@ -314,6 +314,7 @@ impl World {
         let of = |(raft_id, node): (u64, &str)| Coordinator {
             service: service(&format!("coordinator-1@{node}")),
             raft_id,
+            address: Some(format!("{node}:4400")),
         };
         (1..).zip(NODES).map(of).collect()
     }
@@ -391,6 +392,7 @@ impl World {
                 cluster: ClusterId(7),
                 group: GroupId(8),
                 coordinators: self.members(),
+                next_coordinators: vec![],
                 appointed: self.appointed.clone(),
                 recorded: self.recorded.clone(),
                 ready: self.ready.clone(),

@@ -7,12 +7,13 @@ use plinth_api::coordinator::Nodes;
 use plinth_api::director::LiveLayout;
 use plinth_system_config::{Envelope, FORMAT_LEVEL, Standing, SystemConfig};
 use plinth_test_processes::golden::Expected;
+use plinth_test_processes::added::operate;
 use plinth_test_processes::{Cluster, eventually, golden};
 use plinth_types::ServiceRef;
 use serde_json::json;
 
 use crate::Outcome;
-use crate::nodes::{ADDED, Added, done, is_listed, left, ordered, refused, said_by};
+use crate::nodes::{ADDED, done, is_listed, left, ordered, refused, start_added};
 
 fn config(cluster: &Cluster) -> anyhow::Result<SystemConfig<ServiceRef>> {
     cluster.get_json("/v1/config")
@@ -65,7 +66,7 @@ fn every_golden_directory_starts_with_its_data_and_configuration() -> Outcome {
 
 /// `plinth config raise …`, which is to be done or refused with these words.
 fn raise(cluster: &Cluster, arguments: &[&str], is_to_be: bool, words: &str) -> Outcome {
-    let (is_done, said) = said_by(cluster, &[&["config", "raise"], arguments].concat())?;
+    let (is_done, said) = operate(cluster, &[&["config", "raise"], arguments].concat())?;
     ensure!(is_done == is_to_be && said.contains(words), "{arguments:?}: {said}");
     Ok(())
 }
@@ -110,7 +111,7 @@ fn a_directory_of_level_1_is_raised_to_the_newest_level_and_takes_an_order_that_
     let (at, expected) = golden::unpack(&golden::archive(1), directory.path())?;
     let newest = FORMAT_LEVEL.to_string();
     let cluster = Cluster::start(&at)?;
-    let added = Added::start(&cluster)?;
+    let added = start_added(&cluster)?;
     is_listed(&cluster)?;
     // The director reads the coordinators' list of nodes once in a while.
     eventually("a refusal for the level", || {
@@ -139,7 +140,7 @@ fn a_directory_of_level_1_is_raised_to_the_newest_level_and_takes_an_order_that_
     drop(added);
 
     let cluster = Cluster::start(&at)?;
-    let _added = Added::start(&cluster)?;
+    let _added = start_added(&cluster)?;
     is_listed(&cluster)?;
     let config = config(&cluster)?;
     ensure!(config.format_level == FORMAT_LEVEL, "{config:#?}");

@@ -13,6 +13,7 @@ mod golden;
 mod histories;
 mod interactive;
 mod lifecycle;
+mod members;
 mod nodes;
 mod parameters;
 mod recover;

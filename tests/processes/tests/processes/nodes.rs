@@ -1,7 +1,6 @@
 //! A node is added, another one drained and used again, and the added one removed, by orders, while
 //! puts go on.
 
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,9 +9,8 @@ use plinth_api::coordinator::Nodes;
 use plinth_api::director::LiveLayout;
 use plinth_api::nodes::NodeStanding;
 use plinth_system_config::{Standing, SystemConfig, decode_stored};
-use plinth_test_processes::{Cluster, eventually, executable, signal};
+use plinth_test_processes::{Added, Cluster, added, eventually};
 use plinth_types::{NodeId, ServiceKind, ServiceRef};
-use rustix::process::Signal;
 use tokio::time::Instant;
 
 use crate::Outcome;
@@ -22,60 +20,20 @@ pub(crate) const ADDED: &str = "node-4";
 /// Keys that are there before anything is ordered.
 const BEFORE: usize = 100;
 
-/// `plinth node` of the added node. Dropping it ends it.
-pub(crate) struct Added(Child);
-
-impl Added {
-    pub(crate) fn start(cluster: &Cluster) -> anyhow::Result<Added> {
-        let file = |name: &str| cluster.directory().join(name);
-        let mut command = Command::new(executable()?);
-        command.args(["node", "--parent-pipe", "--lock-patience", "8", "--node", ADDED]);
-        command.arg("--data-dir").arg(file(ADDED));
-        for (flag, name) in [
-            ("--cluster-file", "cluster.json"),
-            ("--secret-file", "secret"),
-            ("--admin-token-file", "admin-token"),
-        ] {
-            command.arg(flag).arg(file(name));
-        }
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Added(command.spawn()?))
-    }
+pub(crate) fn start_added(cluster: &Cluster) -> anyhow::Result<Added> {
+    Added::start(cluster.directory(), ADDED, &[])
 }
 
-impl Drop for Added {
-    fn drop(&mut self) {
-        // One that has ended already is gone as well.
-        let _ = signal(self.0.id(), Signal::TERM);
-        let _ = self.0.wait();
-    }
-}
-
-/// `plinth nodes …`: whether it has succeeded, and what it has printed.
-fn order(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
-    said_by(cluster, &[&["nodes"], arguments].concat())
-}
-
-/// The same of any command of the administrator's.
-pub(crate) fn said_by(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
-    let mut command = Command::new(executable()?);
-    command.args(arguments).args(["--url", cluster.gateway()?]);
-    command.arg("--admin-token-file").arg(cluster.directory().join("admin-token"));
-    let output = command.stdin(Stdio::null()).output()?;
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    Ok((output.status.success(), said.into_owned()))
+fn nodes<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [&["nodes"], arguments].concat()
 }
 
 pub(crate) fn done(cluster: &Cluster, arguments: &[&str], words: &str) -> Outcome {
-    let (is_done, said) = order(cluster, arguments)?;
-    ensure!(is_done && said.contains(words), "{arguments:?}: {said}");
-    Ok(())
+    added::done(cluster, &nodes(arguments), words)
 }
 
 pub(crate) fn refused(cluster: &Cluster, arguments: &[&str], words: &str) -> Outcome {
-    let (is_done, said) = order(cluster, arguments)?;
-    ensure!(!is_done && said.contains(words), "{arguments:?}: {said}");
-    Ok(())
+    added::refused(cluster, &nodes(arguments), words)
 }
 
 /// What is ordered about a node; none where nothing is.
@@ -105,7 +63,10 @@ pub(crate) fn left(cluster: &Cluster, node: &str, expected: &[&str]) -> Outcome 
 }
 
 /// Puts through two gateways until `done`. Answers the keys, and the longest that one has taken.
-fn write_on(cluster: &Cluster, done: &AtomicBool) -> anyhow::Result<(Vec<String>, Duration)> {
+pub(crate) fn write_on(
+    cluster: &Cluster,
+    done: &AtomicBool,
+) -> anyhow::Result<(Vec<String>, Duration)> {
     let (mut written, mut longest) = (Vec::new(), Duration::ZERO);
     for number in 0.. {
         if done.load(Ordering::Relaxed) {
@@ -185,7 +146,7 @@ fn a_node_is_added_another_drained_and_the_added_one_removed_while_puts_go_on() 
     refused(&cluster, &["drain", "node-9"], "no node node-9 is known")?;
     refused(&cluster, &["remove", "node-3"], "have it drained first")?;
 
-    let added = Added::start(&cluster)?;
+    let added = start_added(&cluster)?;
     is_listed(&cluster)?;
     let is_done = AtomicBool::new(false);
     let (written, moved) = std::thread::scope(|scope| {
@@ -218,7 +179,7 @@ fn a_node_is_added_another_drained_and_the_added_one_removed_while_puts_go_on() 
         ensure!(config.standing(&ADDED.parse()?) == Standing::Removed, "{config:?}");
     }
     // It comes back with what it has.
-    let _added = Added::start(&cluster)?;
+    let _added = start_added(&cluster)?;
     is_harmless(&cluster)?;
     done(&cluster, &["use", ADDED], "is in use")?;
     ensure!(ordered(&cluster, ADDED)?.is_none());
