@@ -263,6 +263,8 @@ async fn a_cluster_of_format_level_1_goes_on_at_that_level() {
         let as_level_1 = |recorded: &mut Option<Recorded>| {
             let recorded = recorded.as_mut().unwrap();
             recorded.config.format_level = 1;
+            let coordinators = recorded.config.coordinators.iter_mut();
+            coordinators.for_each(|coordinator| coordinator.address = None);
             *recorded = decode_stored(&encode_stored(recorded).unwrap()).unwrap();
         };
         as_level_1(&mut world.recorded);
