@@ -213,17 +213,7 @@ pub fn recovery_option(inputs: &Inputs) -> Result<RecoveryOption, NoOption> {
         });
     }
     if inputs.manifests().next().is_none() && inputs.workers.is_empty() {
-        // Silence is never taken for none, whoever says so.
-        let silent = doubts.iter().find(|doubt| !matches!(doubt, Doubt::GivenUp(_)));
-        if let Some(silent) = silent {
-            return Err(NoOption::NothingLeft(silent.to_string()));
-        }
-        let is_foreign = |report: &ForemanReport| {
-            report.cluster_id.is_some_and(|theirs| theirs != inputs.cluster_id)
-        };
-        if inputs.foremen.values().any(is_foreign) {
-            return Err(NoOption::NothingLeft("a node belongs to another cluster".to_owned()));
-        }
+        check_empty(inputs, &doubts)?;
         doubts.push(Doubt::BeginsAnew);
         let source = BootstrapSource::Default;
         let (recorded, from) = (None, None);
@@ -250,6 +240,22 @@ pub fn recovery_option(inputs: &Inputs) -> Result<RecoveryOption, NoOption> {
         floor,
         doubts,
     })
+}
+
+/// Whether nothing is left indeed, where nobody has said that there is anything.
+fn check_empty(inputs: &Inputs, doubts: &[Doubt]) -> Result<(), NoOption> {
+    // Silence is never taken for none, whoever says so.
+    let silent = doubts.iter().find(|doubt| !matches!(doubt, Doubt::GivenUp(_)));
+    if let Some(silent) = silent {
+        return Err(NoOption::NothingLeft(silent.to_string()));
+    }
+    let is_foreign = |report: &ForemanReport| {
+        report.cluster_id.is_some_and(|theirs| theirs != inputs.cluster_id)
+    };
+    if inputs.foremen.values().any(is_foreign) {
+        return Err(NoOption::NothingLeft("a node belongs to another cluster".to_owned()));
+    }
+    Ok(())
 }
 
 /// The coordinators that a founding concerns.

@@ -18,6 +18,8 @@ pub(crate) async fn one_epoch_at_level_1() -> Neighbours {
     let as_level_1 = |recorded: &mut Option<Recorded>| {
         let recorded = recorded.as_mut().unwrap();
         recorded.config.format_level = 1;
+        let coordinators = recorded.config.coordinators.iter_mut();
+        coordinators.for_each(|coordinator| coordinator.address = None);
         *recorded = decode_stored(&encode_stored(recorded).unwrap()).unwrap();
     };
     as_level_1(&mut world.recorded);
