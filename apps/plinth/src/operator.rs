@@ -9,9 +9,7 @@ use comfy_table::{Table, presets};
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::cli::{
-    AskArgs, HealthArgs, MembersAction, NodesAction, OrderArgs, RaiseArgs, SetArgs,
-};
+use crate::cli::{AskArgs, HealthArgs, MembersAction, NodesAction, OrderArgs, RaiseArgs, SetArgs};
 use crate::process::{FAILURE, USAGE};
 
 /// How long an answer may take.

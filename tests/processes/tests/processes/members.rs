@@ -82,7 +82,7 @@ fn are_in_storage(cluster: &Cluster, nodes: &[u32]) -> Outcome {
     Ok(())
 }
 
-fn add<'a>(machine: &'a Machine) -> [&'a str; 4] {
+fn add(machine: &Machine) -> [&str; 4] {
     ["members", "add", NEWCOMER, &machine.address]
 }
 
