@@ -20,7 +20,7 @@ use crate::config::{
     ASK_LIMIT, CATCH_UP_LIMIT, CHANGE_LIMIT, FORGET_AFTER, MEMBERS_LIMIT, MEMBERS_LOOK,
     RECOVERY_PATIENCE, WRITE_LIMIT,
 };
-use crate::membership::{self, Seats, Step};
+use crate::membership::{self, Seat, Seats, Step};
 use crate::node::{Group, Node, no_quorum};
 use crate::raft::Member;
 use crate::state::{ClusterState, Command};
@@ -213,6 +213,10 @@ pub(crate) async fn order(
                 }
                 if membership::is_proved(&state) {
                     has_begun |= begin(&node, &group, &state, recorded, &order, after).await?;
+                    if !has_begun && is_late {
+                        let detail = "the director does not record it: try again";
+                        return Err(Failure::new(ErrorCode::NotReady, detail));
+                    }
                 } else if began.elapsed() >= RECOVERY_PATIENCE || has_begun && is_late {
                     return Err(not_ready());
                 }
@@ -419,8 +423,16 @@ async fn teach(node: &Node, group: &Group, newcomer: &FoundingMember) -> Result<
     Ok(())
 }
 
-/// Notes where somebody answers. Who is not there yet becomes a learner.
+/// Notes where somebody answers. Who is not there yet becomes a learner; whatever else is left there under its
+/// name without a vote is taken out, for it never answers again.
 async fn set_node(node: &Node, group: &Group, member: &FoundingMember) -> Result<(), Failure> {
+    let seats = group.seats();
+    let is_left = |seat: &&Seat| seat.service == member.service && seat.raft_id != member.raft_id;
+    let left: BTreeSet<u64> =
+        seats.learners.iter().filter(is_left).map(|seat| seat.raft_id).collect();
+    if !left.is_empty() {
+        change(node, group, ChangeMembers::RemoveNodes(left)).await?;
+    }
     let known = Member { service: Some(member.service.clone()), address: member.address.clone() };
     let nodes = BTreeMap::from([(member.raft_id, known)]);
     change(node, group, ChangeMembers::SetNodes(nodes)).await

@@ -196,12 +196,16 @@ pub(crate) fn next(state: &ClusterState, seats: &Seats, wanted: Option<u64>) -> 
     if now != names_of(&config.coordinators) {
         return Step::Rest;
     }
-    // Whoever has lost its disk meanwhile has another identity than the configuration says.
-    let find = |service: &ServiceRef| {
-        let is_it = |seat: &&Seat| seat.service == *service;
-        voters.iter().find(is_it).or_else(|| seats.learners.iter().find(is_it))
+    // Whoever has lost its disk meanwhile has another identity than the configuration says. One that was a
+    // member before may still be there under the identity that it had, and never answers to it again.
+    let find = |member: &Coordinator| {
+        let is_it = |seat: &&Seat| seat.service == member.service;
+        let is_named = |seat: &&Seat| is_it(seat) && seat.raft_id == member.raft_id;
+        let learners = || seats.learners.iter();
+        let learner = || learners().find(is_named).or_else(|| learners().find(is_it));
+        voters.iter().find(is_it).or_else(learner)
     };
-    let found: Option<Vec<&Seat>> = next.iter().map(find).collect();
+    let found: Option<Vec<&Seat>> = config.next_coordinators.iter().map(find).collect();
     let Some(found) = found else { return Step::Rest };
     if state.moving.as_ref() == Some(&next) {
         return Step::Vote(found.iter().map(|seat| seat.raft_id).collect());

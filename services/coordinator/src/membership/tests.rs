@@ -144,6 +144,19 @@ fn once_it_moves_raft_takes_up_the_next_voters() {
     assert_eq!(next(&state, &here, None), Step::Vote(ids(&[1, 2, 33, 44])));
 }
 
+/// One that was removed goes on hearing for a while under the identity that it had, and comes back under
+/// another one.
+#[test]
+fn who_comes_back_votes_under_the_identity_that_the_configuration_names() {
+    let mut state = ready(THREE, FOUR);
+    let mut here = raft(&[THREE], &[]);
+    here.learners = vec![Seat { raft_id: 14, ..seat(4) }, seat(4)];
+    let moves = Step::Move { to: set(FOUR), newcomers: ids(&[4]) };
+    assert_eq!(next(&state, &here, None), moves);
+    state.moving = Some(set(FOUR));
+    assert_eq!(next(&state, &here, None), Step::Vote(ids(FOUR)));
+}
+
 #[test]
 fn a_leader_that_finds_the_joint_phase_ends_it() {
     let mut state = ready(THREE, FOUR);

@@ -59,6 +59,8 @@ async fn stuck_world() -> (World, Vec<(Played, Told)>, Recorded) {
     let holding = world.holding(1).await;
     let mut recorded = configuration(&holding, Epoch(2));
     recorded.config.format_level = 1;
+    let coordinators = recorded.config.coordinators.iter_mut();
+    coordinators.for_each(|coordinator| coordinator.address = None);
     let request = RecordRequest {
         epoch: Epoch(2),
         director: second.pid().incarnation,
