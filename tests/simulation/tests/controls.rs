@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use plinth_test_simulation::Violation;
 use plinth_test_simulation::campaign::{Campaign, Outcome};
 
 /// Runs seeds until one notices the fault by one of `by` (an invariant's or a check's name, or what it
@@ -95,7 +96,7 @@ controls! {
         "commit_proxy.atomics_do_not_conflict" within 8 by ["bank", "lists", "replay"];
     a_proxy_that_tells_a_conflict_where_nobody_knows:
         "commit_proxy.conflict_for_unknown" within 16
-        by ["refused is not there", "replay", "lists: duplicate", "each id once"];
+        by ["refused is not there", "replay", "lists: duplicate", "each id once", "registers"];
     a_resolver_that_ignores_reads: "resolver.ignore_reads=10" within 8 by UNSERIALIZABLE;
     a_resolver_that_judges_what_is_too_old: "resolver.judge_too_old" within 16 by UNSERIALIZABLE;
     a_sequencer_that_forgets_a_report: "sequencer.forget_report=20" within 4 by STALE;
@@ -191,13 +192,22 @@ fn a_foreman_that_removes_what_it_is_told_to() {
     is_noticed_in(campaign().with_control(ORDERED_AWAY), "foreman.retire_unread", 16, &by);
 }
 
+/// Whether all that is wrong is that logs share a node: such orders remove logs that nobody names, too, and
+/// the logs are spread again only onto those that stand by.
+fn is_only_unspread(outcome: &Outcome) -> bool {
+    let is_unspread = |violation: &Violation| {
+        violation.invariant == "convergence" && violation.seen.starts_with("the logs of tag")
+    };
+    matches!(outcome, Outcome::Ran(report) if report.violations.iter().all(is_unspread))
+}
+
 /// The same orders, and foremen that read at the coordinators what is recorded: nothing is lost.
 #[test]
 fn foremen_that_read_what_is_recorded_remove_no_member() {
     let campaign = campaign().with_control(ORDERED_AWAY);
     let mut accounts = String::new();
     let note = |outcome: Outcome| {
-        if !outcome.is_well() {
+        if !is_only_unspread(&outcome) {
             accounts.push_str(&campaign.account(&outcome));
         }
         true

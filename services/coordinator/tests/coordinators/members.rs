@@ -59,7 +59,7 @@ impl Secretary {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        Err(last.expect("an error"))
+        Err(last.unwrap())
     }
 
     /// Records a configuration of its epoch, and has it proved.
@@ -116,7 +116,7 @@ async fn record_members(
     }
     let recorded = own
         .record(|holding| {
-            let mut next = holding.recorded.clone().expect("a configuration");
+            let mut next = holding.recorded.clone().unwrap();
             next.config.config_version = order.expected.next();
             next.config.coordinators = order.coordinators.clone();
             next.config.next_coordinators = order.next_coordinators.clone();
@@ -156,7 +156,7 @@ impl Scene {
                 .with_state(secretary)
         })
         .await;
-        let secretary = made.expect("it was started");
+        let secretary = made.unwrap();
         world.add(&director, None);
         let mine = director.pid();
         world
@@ -296,7 +296,7 @@ async fn the_next_leader_goes_on_from_a_configuration_that_names_both() {
         scene.insist(&[1, 2, 3], &OrderMember { dry_run: true, ..joins.clone() }).await;
         // The director ends, as far as anybody can see, once it has recorded both.
         let secretary = scene.secretary.clone();
-        let stopped = tokio::spawn(async move {
+        let stopped = async move {
             loop {
                 let holding = secretary.ask(&HOLDING, &Nothing {}).await.unwrap();
                 if !holding.next_coordinators.is_empty() {
@@ -305,12 +305,12 @@ async fn the_next_leader_goes_on_from_a_configuration_that_names_both() {
                 }
                 sleep(Duration::from_millis(2)).await;
             }
-        });
+        };
         let leader = scene.leader(1).await;
         let left = others(leader, &[1, 2, 3]);
         let first = scene.give(left[0], &joins);
         tokio::select! {
-            _ = stopped => {}
+            () = stopped => {}
             answer = first => drop(answer),
         }
         scene.world.kill(leader).await;
