@@ -88,7 +88,7 @@ async fn report(
                     tracing::warn!(
                         coordinator = %coordinator.address,
                         %error,
-                        "the coordinator has not answered for {} s: check that it runs, and that its address is the right one",
+                        "the coordinator has not answered for {} s: check that it runs, and that its address, of the cluster file or of coordinators.json, is the right one",
                         PATIENCE.as_secs()
                     );
                     told = true;
