@@ -77,6 +77,10 @@ async fn watch_over(node: Arc<Node>, group: Group) {
             }
             (Place::Outside, false) => {
                 sleep(LEAVE_AFTER).await;
+                // Whoever votes by now must keep its votes.
+                if self::place(&group).0 != Place::Outside {
+                    continue;
+                }
                 return leave(&node, &group).await;
             }
             (Place::Voter | Place::Unknown, false)

@@ -213,10 +213,6 @@ pub(crate) async fn order(
                 }
                 if membership::is_proved(&state) {
                     has_begun |= begin(&node, &group, &state, recorded, &order, after).await?;
-                    if !has_begun && is_late {
-                        let detail = "the director does not record it: try again";
-                        return Err(Failure::new(ErrorCode::NotReady, detail));
-                    }
                 } else if began.elapsed() >= RECOVERY_PATIENCE || has_begun && is_late {
                     return Err(not_ready());
                 }
@@ -237,6 +233,10 @@ pub(crate) async fn order(
                     return Err(not_ready());
                 }
             }
+        }
+        if is_late {
+            let detail = "it is not carried out yet: the same order again goes on with it";
+            return Err(Failure::new(ErrorCode::DeadlineExceeded, detail));
         }
         sleep(MEMBERS_LOOK).await;
     }
@@ -292,14 +292,14 @@ async fn begin(
     mut after: Vec<Coordinator>,
 ) -> Result<bool, Failure> {
     let newcomer = prepare(node, group, order, &after).await?;
+    // Until it is recorded nobody else waits for the newcomer.
+    let _wanted = newcomer.as_ref().map(|newcomer| node.want(newcomer.raft_id));
     if let Some(newcomer) = &newcomer {
-        let _wanted = node.want(newcomer.raft_id);
         teach(node, group, newcomer).await?;
         let is_it = |member: &&mut Coordinator| member.service == newcomer.service;
         if let Some(member) = after.iter_mut().find(is_it) {
             member.raft_id = newcomer.raft_id;
         }
-        return hand_over(node, state, recorded, order, after).await;
     }
     hand_over(node, state, recorded, order, after).await
 }
