@@ -79,6 +79,32 @@ pub enum PatchState {
     Durable,
 }
 
+/// What became of a change of the configuration, whatever it changes.
+pub trait Outcome {
+    /// How far it has come.
+    fn state(&self) -> PatchState;
+    /// The number of the configuration that is in force, or, of a dry run, would be changed: the ETag.
+    fn config_version(&self) -> ConfigVersion;
+}
+
+/// All answers say both in fields of these names.
+macro_rules! outcome {
+    ($answer:ty) => {
+        impl $crate::config::Outcome for $answer {
+            fn state(&self) -> $crate::config::PatchState {
+                self.state
+            }
+            fn config_version(&self) -> plinth_types::ConfigVersion {
+                self.config_version
+            }
+        }
+    };
+}
+pub(crate) use outcome;
+
+outcome!(ConfigPatched);
+outcome!(LevelRaised);
+
 /// What became of a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ConfigPatched {

@@ -62,6 +62,8 @@ pub struct NodeOrdered {
     pub remaining: Vec<ServiceRef>,
 }
 
+crate::config::outcome!(NodeOrdered);
+
 /// A node about which something is ordered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NodeStanding {

@@ -4,10 +4,9 @@ use std::fmt::Display;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use plinth_api::config::{ConfigPatched, LevelRaised, PatchState};
-use plinth_api::nodes::NodeOrdered;
+use plinth_api::config::{Outcome, PatchState};
 use plinth_api::{ErrorCode, HEADER_SERVED_BY};
-use plinth_types::ConfigVersion;
+use serde::Serialize;
 
 use crate::tagged::entity_tag;
 use crate::{Failure, Json};
@@ -64,30 +63,9 @@ impl Condition {
 
 /// A change's answer: 200, or 202 while it is not in storage yet, with the ETag of the configuration
 /// and who has made it.
-pub fn patched(by: Option<HeaderValue>, answer: ConfigPatched) -> Response {
-    let (state, config_version) = (answer.state, answer.config_version);
-    changed(by, state, config_version, Json(answer))
-}
-
-/// The answer to the raising of the format level, in the same way.
-pub fn raised(by: Option<HeaderValue>, answer: LevelRaised) -> Response {
-    let (state, config_version) = (answer.state, answer.config_version);
-    changed(by, state, config_version, Json(answer))
-}
-
-/// An order's answer, in the same way.
-pub fn ordered(by: Option<HeaderValue>, answer: NodeOrdered) -> Response {
-    let (state, config_version) = (answer.state, answer.config_version);
-    changed(by, state, config_version, Json(answer))
-}
-
-fn changed(
-    by: Option<HeaderValue>,
-    state: PatchState,
-    config_version: ConfigVersion,
-    answer: impl IntoResponse,
-) -> Response {
-    let mut response = answer.into_response();
+pub fn changed<T: Outcome + Serialize>(by: Option<HeaderValue>, answer: T) -> Response {
+    let (state, config_version) = (answer.state(), answer.config_version());
+    let mut response = Json(answer).into_response();
     if state == PatchState::Recorded {
         *response.status_mut() = StatusCode::ACCEPTED;
     }

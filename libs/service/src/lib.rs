@@ -36,7 +36,7 @@ mod transport;
 
 pub use announce::{AnnouncedStore, announce};
 pub use caller::{Caller, StateReads};
-pub use conditional::{Condition, ordered, patched, raised};
+pub use conditional::{Condition, changed};
 pub use context::Context;
 pub use directory::{DIRECTORY_LEVEL, DirectoryError, Manifest, WorkerDirectory};
 pub use document::{FENCED, Fails, LED, STORED, document_text};

@@ -11,13 +11,13 @@ use plinth_api::members::{MembersRecorded, RecordMembers};
 use plinth_api::nodes::{NodeOrdered, OrderNode};
 use plinth_api::{ErrorCode, Nothing};
 use plinth_service::{
-    Answer, Condition, FENCED, Fails as _, Failure, Json, Query, Routes, ordered, patched, raised,
+    Answer, Condition, FENCED, Fails as _, Failure, Json, Query, Routes, changed,
 };
 use plinth_types::{Epoch, Incarnation};
 use tokio::time::{Instant, timeout};
 use utoipa_axum::routes;
 
-use crate::changing::{Order, Raising};
+use crate::changing::{Order, Orders, Raising};
 use crate::config::LAYOUT_WAIT_MAX;
 use crate::desk::Desk;
 use crate::reign::Accepted;
@@ -160,6 +160,14 @@ async fn layout(State(desk): State<Desk>, Query(query): Query<LayoutQuery>) -> A
     })
 }
 
+/// Where changes are asked for, which the epoch takes once it accepts commits.
+fn orders(desk: &Desk) -> Result<&Orders, Failure> {
+    if desk.live.accepts_commits() {
+        return Ok(&desk.orders);
+    }
+    Err(Failure::new(ErrorCode::NotReady, "the epoch does not accept commits yet"))
+}
+
 /// Changes parameters, in the way that every change of the configuration goes. Only while commits are
 /// accepted; before, the coordinators' leader does it.
 #[utoipa::path(
@@ -177,12 +185,9 @@ async fn change(
     Json(patch): Json<ConfigPatch>,
 ) -> Result<Response, Failure> {
     let condition = Condition::of(&headers)?;
-    if !desk.live.accepts_commits() {
-        return Err(Failure::new(ErrorCode::NotReady, "the epoch does not accept commits yet"));
-    }
     let dry_run = query.dry_run;
     let order = |reply| Order::Parameters { patch, condition, dry_run, reply };
-    Ok(patched(None, desk.orders.give(order).await?))
+    Ok(changed(None, orders(&desk)?.give(order).await?))
 }
 
 /// Raises the level that the configuration is written at, in the same way.
@@ -201,11 +206,8 @@ async fn raise_level(
     Json(order): Json<RaiseLevel>,
 ) -> Result<Response, Failure> {
     let condition = Condition::of(&headers)?;
-    if !desk.live.accepts_commits() {
-        return Err(Failure::new(ErrorCode::NotReady, "the epoch does not accept commits yet"));
-    }
     let raising = Raising { order, condition, dry_run: query.dry_run };
-    Ok(raised(None, desk.orders.give(|reply| Order::Level(raising, reply)).await?))
+    Ok(changed(None, orders(&desk)?.give(|reply| Order::Level(raising, reply)).await?))
 }
 
 /// Orders how a node is to stand, in the same way.
@@ -220,10 +222,7 @@ async fn order_node(
     State(desk): State<Desk>,
     Json(order): Json<OrderNode>,
 ) -> Result<Response, Failure> {
-    if !desk.live.accepts_commits() {
-        return Err(Failure::new(ErrorCode::NotReady, "the epoch does not accept commits yet"));
-    }
-    Ok(ordered(None, desk.orders.give(|reply| Order::Node(order, reply)).await?))
+    Ok(changed(None, orders(&desk)?.give(|reply| Order::Node(order, reply)).await?))
 }
 
 /// Records who the coordinators are, in the same way. Their leader asks for it.
@@ -238,10 +237,7 @@ async fn record_members(
     State(desk): State<Desk>,
     Json(order): Json<RecordMembers>,
 ) -> Answer<MembersRecorded> {
-    if !desk.live.accepts_commits() {
-        return Err(Failure::new(ErrorCode::NotReady, "the epoch does not accept commits yet"));
-    }
-    Ok(Json(desk.orders.give(|reply| Order::Members(order, reply)).await?))
+    Ok(Json(orders(&desk)?.give(|reply| Order::Members(order, reply)).await?))
 }
 
 /// The phases of the recovery with their times.

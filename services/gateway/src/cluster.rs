@@ -21,7 +21,7 @@ use plinth_api::{
     director,
 };
 use plinth_service::{
-    Answer, Condition, Fails as _, Failure, Json, LED, Query, Routes, patched, raised, tagged,
+    Answer, Condition, Fails as _, Failure, Json, LED, Query, Routes, changed, tagged,
 };
 use plinth_system_config::{RecoveryPhase, SystemConfig};
 use plinth_types::{Epoch, ServiceRef};
@@ -316,7 +316,7 @@ async fn patch_config(
     Json(patch): Json<ConfigPatch>,
 ) -> Result<Response, Failure> {
     let answer = gateway.change(&PATCH_CONFIG, query, &headers, &patch).await?;
-    Ok(patched(answer.served_by, answer.body))
+    Ok(changed(answer.served_by, answer.body))
 }
 
 /// Raises the level that the configuration is written at, once every node runs a release that reads it.
@@ -337,7 +337,7 @@ async fn raise_format_level(
     Json(order): Json<RaiseLevel>,
 ) -> Result<Response, Failure> {
     let answer = gateway.change(&RAISE_LEVEL, query, &headers, &order).await?;
-    Ok(raised(answer.served_by, answer.body))
+    Ok(changed(answer.served_by, answer.body))
 }
 
 /// Who does what now, with processes.

@@ -6,7 +6,7 @@ use plinth_api::ErrorCode;
 use plinth_api::config::PatchQuery;
 use plinth_api::coordinator::{self, Nodes};
 use plinth_api::nodes::{NodeOrdered, ORDER_NODE, OrderNode};
-use plinth_service::{Fails as _, Failure, LED, Query, Routes, ordered};
+use plinth_service::{Fails as _, Failure, LED, Query, Routes, changed};
 use plinth_system_config::Standing;
 use plinth_types::NodeId;
 use utoipa_axum::routes;
@@ -93,6 +93,6 @@ impl Gateway {
     ) -> Result<Response, Failure> {
         let order = OrderNode { node, standing, dry_run };
         let answer = self.order(&ORDER_NODE, &order, CHANGE).await?;
-        Ok(ordered(answer.served_by, answer.body))
+        Ok(changed(answer.served_by, answer.body))
     }
 }

@@ -8,27 +8,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plinth_api::coordinator::Appointed;
-use plinth_api::{CallError, ErrorCode};
-use plinth_service::Failure;
+use axum::response::Response;
+use http::HeaderValue;
+use plinth_api::config::{Outcome, PatchQuery};
+use plinth_api::{Answered, CallError, Endpoint, ErrorCode, Target};
+use plinth_service::{Condition, Failure, Peers, changed};
 use plinth_system_config::{Recorded, Supply};
 use plinth_types::ServiceRef;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
-use crate::config::{READY_LOOK, RECOVERY_PATIENCE};
-use crate::node::{Group, Node};
+use super::{PassedOn, Shared};
+use crate::config::{CHANGE_FORWARD_LIMIT, CHANGE_LIMIT, READY_LOOK, RECOVERY_PATIENCE};
+use crate::node::{Group, Node, Place};
 use crate::state::{Applied, ClusterState, Command, Refusal};
 
 /// What is asked for.
-pub(super) trait Wish {
+pub(super) trait Wish: Sized + Send + Sync + 'static {
     /// What is answered.
-    type Answer;
+    type Answer: Outcome + Serialize + Send;
 
-    /// Has the director of a ready epoch fulfil it.
+    /// Asks another service to fulfil it, the director of a ready epoch or the leader.
     ///
     /// # Errors
     /// The call's.
-    async fn pass_on(&self, node: &Node, appointed: &Appointed) -> Result<Self::Answer, CallError>;
+    fn ask(
+        &self,
+        peers: &Peers,
+        target: &Target,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Answered<Self::Answer>, CallError>> + Send;
 
     /// Judges it by what the coordinators agree on; `recorded` is the configuration of that.
     ///
@@ -57,6 +67,57 @@ pub(super) enum Verdict<T> {
     },
 }
 
+/// A change under a condition, at an endpoint that every service has it at.
+pub(super) struct Conditional<Req, Resp: 'static> {
+    /// Where it is asked for.
+    pub endpoint: &'static Endpoint<Req, Resp>,
+    /// What is to be.
+    pub request: Req,
+    /// What must be the case.
+    pub condition: Condition,
+    /// How it is asked for.
+    pub query: PatchQuery,
+}
+
+impl<Req: Serialize, Resp: DeserializeOwned> Conditional<Req, Resp> {
+    /// Asks another service for it.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn ask(
+        &self,
+        peers: &Peers,
+        target: &Target,
+        limit: Duration,
+    ) -> Result<Answered<Resp>, CallError> {
+        let (path, tag) = (self.query.path(self.endpoint), self.condition.header());
+        peers.conditional(target, self.endpoint, &path, tag, &self.request, limit).await
+    }
+}
+
+/// Has the leader see to a wish, which may be this one.
+///
+/// # Errors
+/// Why it is not fulfilled.
+pub(super) async fn carry_out(
+    node: Shared,
+    PassedOn(passed_on): PassedOn,
+    wish: impl Wish,
+) -> Result<Response, Failure> {
+    match node.place(passed_on)? {
+        Place::Here(group) => {
+            let made = fulfil(Arc::clone(&node), group, wish);
+            let (by, answer) = node.finish("change", made).await?;
+            Ok(changed(HeaderValue::try_from(by.to_string()).ok(), answer))
+        }
+        Place::There(leader) => {
+            let peers = node.context.peers();
+            let answer = wish.ask(peers, &leader.target, CHANGE_FORWARD_LIMIT).await?;
+            Ok(changed(answer.served_by, answer.body))
+        }
+    }
+}
+
 /// What the nodes that report can run.
 pub(super) fn supply(node: &Node) -> Supply {
     let registry = node.registry();
@@ -65,7 +126,7 @@ pub(super) fn supply(node: &Node) -> Supply {
 
 /// Fulfils a wish at the leader, or has the director do it. A recovery gets time to become ready
 /// first. Answers who has.
-pub(super) async fn fulfil<W: Wish>(
+async fn fulfil<W: Wish>(
     node: Arc<Node>,
     group: Group,
     wish: W,
@@ -79,11 +140,14 @@ pub(super) async fn fulfil<W: Wish>(
         let state = node.read(&group).await?;
         let is_late = Instant::now() >= deadline;
         match (state.ready_director(), &state.recorded) {
-            (Some(appointed), _) => match wish.pass_on(&node, appointed).await {
-                // It has only just become ready, or is just ending.
-                Err(error) if !is_late && is_away(&error) => {}
-                answer => return Ok((appointed.service.clone(), answer?)),
-            },
+            (Some(appointed), _) => {
+                let (peers, director) = (node.context.peers(), Target::from(&appointed.pid));
+                match wish.ask(peers, &director, CHANGE_LIMIT).await {
+                    // It has only just become ready, or is just ending.
+                    Err(error) if !is_late && is_away(&error) => {}
+                    answer => return Ok((appointed.service.clone(), answer?.body)),
+                }
+            }
             (None, Some(recorded)) => match wish.judge(&node, &state, recorded)? {
                 Verdict::Settled(answer) => return Ok((me(), answer)),
                 Verdict::Due { command, what, answer } if is_late => {

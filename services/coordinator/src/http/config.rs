@@ -1,22 +1,20 @@
 //! Changes of parameters.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use plinth_api::config::{
     ConfigPatch, ConfigPatched, PATCH_CONFIG, PatchQuery, PatchState, refused,
 };
-use plinth_api::coordinator::Appointed;
-use plinth_api::{CallError, ErrorCode, Target};
-use plinth_service::{Condition, Failure, Json, Query, patched};
+use plinth_api::{Answered, CallError, ErrorCode, Target};
+use plinth_service::{Condition, Failure, Json, Peers, Query};
 use plinth_system_config::Recorded;
 
-use super::changing::{Verdict, Wish, fulfil, supply};
+use super::changing::{Conditional, Verdict, Wish, carry_out, supply};
 use super::{PassedOn, Shared};
-use crate::config::{CHANGE_FORWARD_LIMIT, CHANGE_LIMIT};
-use crate::node::{Node, Place};
+use crate::node::Node;
 use crate::state::{ClusterState, Command};
 
 /// Why parameters may not be changed.
@@ -43,50 +41,26 @@ pub(super) const REFUSALS: &[ErrorCode] = &[
 )]
 pub(super) async fn patch(
     State(node): State<Shared>,
-    PassedOn(passed_on): PassedOn,
+    passed_on: PassedOn,
     Query(query): Query<PatchQuery>,
     headers: HeaderMap,
-    Json(patch): Json<ConfigPatch>,
+    Json(request): Json<ConfigPatch>,
 ) -> Result<Response, Failure> {
     let condition = Condition::of(&headers)?;
-    match node.place(passed_on)? {
-        Place::Here(group) => {
-            let change = Change { patch, condition, query };
-            let made = fulfil(Arc::clone(&node), group, change);
-            let (by, answer) = node.finish("change", made).await?;
-            Ok(patched(HeaderValue::try_from(by.to_string()).ok(), answer))
-        }
-        Place::There(leader) => {
-            let (target, limit) = (&leader.target, CHANGE_FORWARD_LIMIT);
-            let (path, tag) = (query.path(&PATCH_CONFIG), condition.header());
-            let peers = node.context.peers();
-            let answer =
-                peers.conditional(target, &PATCH_CONFIG, &path, tag, &patch, limit).await?;
-            Ok(patched(answer.served_by, answer.body))
-        }
-    }
+    let change = Conditional { endpoint: &PATCH_CONFIG, request, condition, query };
+    carry_out(node, passed_on, change).await
 }
 
-/// A change of parameters.
-struct Change {
-    patch: ConfigPatch,
-    condition: Condition,
-    query: PatchQuery,
-}
-
-impl Wish for Change {
+impl Wish for Conditional<ConfigPatch, ConfigPatched> {
     type Answer = ConfigPatched;
 
-    async fn pass_on(
+    async fn ask(
         &self,
-        node: &Node,
-        appointed: &Appointed,
-    ) -> Result<ConfigPatched, CallError> {
-        let (target, tag) = (Target::from(&appointed.pid), self.condition.header());
-        let (path, patch, limit) = (self.query.path(&PATCH_CONFIG), &self.patch, CHANGE_LIMIT);
-        let peers = node.context.peers();
-        let answer = peers.conditional(&target, &PATCH_CONFIG, &path, tag, patch, limit).await?;
-        Ok(answer.body)
+        peers: &Peers,
+        target: &Target,
+        limit: Duration,
+    ) -> Result<Answered<ConfigPatched>, CallError> {
+        Conditional::ask(self, peers, target, limit).await
     }
 
     fn judge(
@@ -98,7 +72,7 @@ impl Wish for Change {
         let (expected, epoch) = (recorded.config.config_version, state.epoch);
         self.condition.check(&expected)?;
         let proposal = recorded
-            .propose(&self.patch.parameters.0, &supply(node))
+            .propose(&self.request.parameters.0, &supply(node))
             .map_err(|errors| Failure::from(refused(&errors)))?;
         let settled = match (self.query.dry_run, proposal.changed.is_empty()) {
             (true, _) => Some(PatchState::DryRun),

@@ -1,23 +1,21 @@
 //! Raising of the level that the configuration is written at.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use plinth_api::config::{
     LevelRaised, PatchQuery, PatchState, RAISE_LEVEL, RaiseLevel, level_refused,
 };
-use plinth_api::coordinator::Appointed;
-use plinth_api::{CallError, ErrorCode, Target};
-use plinth_service::{Condition, Failure, Json, Query, raised};
+use plinth_api::{Answered, CallError, ErrorCode, Target};
+use plinth_service::{Condition, Failure, Json, Peers, Query};
 use plinth_system_config::{LevelError, Readers, Recorded};
 use tokio::time::Instant;
 
-use super::changing::{Verdict, Wish, fulfil};
+use super::changing::{Conditional, Verdict, Wish, carry_out};
 use super::{PassedOn, Shared};
-use crate::config::{CHANGE_FORWARD_LIMIT, CHANGE_LIMIT};
-use crate::node::{Node, Place};
+use crate::node::Node;
 use crate::state::{ClusterState, Command};
 
 /// Why the level may not be raised.
@@ -45,34 +43,14 @@ pub(super) const REFUSALS: &[ErrorCode] = &[
 )]
 pub(super) async fn raise(
     State(node): State<Shared>,
-    PassedOn(passed_on): PassedOn,
+    passed_on: PassedOn,
     Query(query): Query<PatchQuery>,
     headers: HeaderMap,
-    Json(order): Json<RaiseLevel>,
+    Json(request): Json<RaiseLevel>,
 ) -> Result<Response, Failure> {
     let condition = Condition::of(&headers)?;
-    match node.place(passed_on)? {
-        Place::Here(group) => {
-            let raising = Raising { order, condition, query };
-            let made = fulfil(Arc::clone(&node), group, raising);
-            let (by, answer) = node.finish("change", made).await?;
-            Ok(raised(HeaderValue::try_from(by.to_string()).ok(), answer))
-        }
-        Place::There(leader) => {
-            let (target, limit) = (&leader.target, CHANGE_FORWARD_LIMIT);
-            let (path, tag) = (query.path(&RAISE_LEVEL), condition.header());
-            let peers = node.context.peers();
-            let answer = peers.conditional(target, &RAISE_LEVEL, &path, tag, &order, limit).await?;
-            Ok(raised(answer.served_by, answer.body))
-        }
-    }
-}
-
-/// The level is to be raised.
-struct Raising {
-    order: RaiseLevel,
-    condition: Condition,
-    query: PatchQuery,
+    let raising = Conditional { endpoint: &RAISE_LEVEL, request, condition, query };
+    carry_out(node, passed_on, raising).await
 }
 
 /// What the nodes that report can read.
@@ -86,15 +64,16 @@ fn refused(error: LevelError) -> Failure {
     level_refused(&error).into()
 }
 
-impl Wish for Raising {
+impl Wish for Conditional<RaiseLevel, LevelRaised> {
     type Answer = LevelRaised;
 
-    async fn pass_on(&self, node: &Node, appointed: &Appointed) -> Result<LevelRaised, CallError> {
-        let (target, tag) = (Target::from(&appointed.pid), self.condition.header());
-        let (path, order, limit) = (self.query.path(&RAISE_LEVEL), &self.order, CHANGE_LIMIT);
-        let peers = node.context.peers();
-        let answer = peers.conditional(&target, &RAISE_LEVEL, &path, tag, order, limit).await?;
-        Ok(answer.body)
+    async fn ask(
+        &self,
+        peers: &Peers,
+        target: &Target,
+        limit: Duration,
+    ) -> Result<Answered<LevelRaised>, CallError> {
+        Conditional::ask(self, peers, target, limit).await
     }
 
     fn judge(
@@ -103,7 +82,7 @@ impl Wish for Raising {
         state: &ClusterState,
         recorded: &Recorded,
     ) -> Result<Verdict<LevelRaised>, Failure> {
-        let (order, expected) = (&self.order, recorded.config.config_version);
+        let (order, expected) = (&self.request, recorded.config.config_version);
         self.condition.check(&expected)?;
         let readers = readers(node);
         let next = recorded.raised(order.level, &readers, &order.without).map_err(refused)?;

@@ -155,6 +155,8 @@ async fn carry_out(
             Err(Failure(problem))
                 if problem.code == ErrorCode::NoQuorum
                     && !passed_on
+                    // Where there is no group yet, nobody knows when there is.
+                    && node.active().is_some()
                     && Instant::now() < deadline => {}
             answer => return answer,
         }

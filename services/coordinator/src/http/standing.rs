@@ -1,23 +1,20 @@
 //! Orders about nodes: to drain one, to take that back, to remove it.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use http::HeaderValue;
 use plinth_api::config::{PatchQuery, PatchState};
-use plinth_api::coordinator::Appointed;
 use plinth_api::nodes::{NodeOrdered, ORDER_NODE, OrderNode, refused};
-use plinth_api::{CallError, ErrorCode, Target};
-use plinth_service::{Failure, Json, Query, ordered};
+use plinth_api::{Answered, CallError, ErrorCode, Target};
+use plinth_service::{Failure, Json, Peers, Query};
 use plinth_system_config::{Recorded, Standing, StandingError};
 use plinth_types::{NodeId, ServiceRef};
 use tokio::time::Instant;
 
-use super::changing::{Verdict, Wish, fulfil, supply};
+use super::changing::{Verdict, Wish, carry_out, supply};
 use super::{PassedOn, Shared};
-use crate::config::{CHANGE_FORWARD_LIMIT, CHANGE_LIMIT};
-use crate::node::{Node, Place};
+use crate::node::Node;
 use crate::state::{ClusterState, Command};
 
 /// Why a node may not be ordered to stand so.
@@ -122,31 +119,16 @@ async fn give(
     carry_out(node, passed_on, order).await
 }
 
-async fn carry_out(
-    node: Shared,
-    PassedOn(passed_on): PassedOn,
-    order: OrderNode,
-) -> Result<Response, Failure> {
-    match node.place(passed_on)? {
-        Place::Here(group) => {
-            let made = fulfil(Arc::clone(&node), group, order);
-            let (by, answer) = node.finish("order", made).await?;
-            Ok(ordered(HeaderValue::try_from(by.to_string()).ok(), answer))
-        }
-        Place::There(leader) => {
-            let (target, limit) = (&leader.target, CHANGE_FORWARD_LIMIT);
-            let answer = node.context.peers().answered(target, &ORDER_NODE, &order, limit).await?;
-            Ok(ordered(answer.served_by, answer.body))
-        }
-    }
-}
-
 impl Wish for OrderNode {
     type Answer = NodeOrdered;
 
-    async fn pass_on(&self, node: &Node, appointed: &Appointed) -> Result<NodeOrdered, CallError> {
-        let target = Target::from(&appointed.pid);
-        node.context.peers().call(&target, &ORDER_NODE, self, None, CHANGE_LIMIT).await
+    async fn ask(
+        &self,
+        peers: &Peers,
+        target: &Target,
+        limit: Duration,
+    ) -> Result<Answered<NodeOrdered>, CallError> {
+        peers.answered(target, &ORDER_NODE, self, limit).await
     }
 
     fn judge(
