@@ -40,8 +40,9 @@ pub enum ConnectError {
 impl Database {
     /// Connects to a cluster from a program that is no part of it. `urls` are of any gateways or
     /// coordinators, `http://host:port`; they tell who the coordinators are, and are not needed
-    /// after that. The program talks to proxies and storages itself, so it must reach them, and
-    /// prove itself by the cluster's `secret`; one without it goes through a gateway's HTTP.
+    /// after that: who they are later on, the layout tells. The program talks to proxies and
+    /// storages itself, so it must reach them, and prove itself by the cluster's `secret`; one
+    /// without it goes through a gateway's HTTP.
     ///
     /// The connection lasts as long as the database or one of its clones.
     ///

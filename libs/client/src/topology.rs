@@ -8,7 +8,7 @@ use plinth_api::director::{LAYOUT, LayoutQuery, LiveLayout};
 use plinth_api::{CallError, Nothing, Target, coordinator};
 use plinth_runtime::Scope;
 use plinth_service::{KnownCoordinators, Peers};
-use plinth_system_config::Service;
+use plinth_system_config::{Service, SystemConfig};
 use plinth_types::{Epoch, KeyRange, Pid, Tag};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -128,7 +128,7 @@ pub fn follow(scope: &Scope, peers: Peers, coordinators: KnownCoordinators) -> F
     drop(scope.spawn("following the layout", async move {
         let mut pause = PAUSE;
         loop {
-            for coordinator in coordinators.targets() {
+            for coordinator in coordinators.targets_after(named(&sender)) {
                 let Some(director) = director(&peers, &coordinator).await else { continue };
                 if follow_director(&peers, &director, &sender, &doubt).await {
                     pause = PAUSE;
@@ -139,6 +139,15 @@ pub fn follow(scope: &Scope, peers: Peers, coordinators: KnownCoordinators) -> F
         }
     }));
     followed
+}
+
+/// The coordinators that the newest layout names. A program that is no part of the cluster has no foreman
+/// to hear of them from, and outlives those that it was told of when it connected.
+fn named(newest: &watch::Sender<Option<Arc<Topology>>>) -> Vec<Target> {
+    let newest = newest.borrow();
+    let configs = newest.iter().map(|topology| &topology.live.recorded.config);
+    let addresses = configs.flat_map(SystemConfig::coordinator_addresses);
+    addresses.map(|(_, address)| Target::address(&address)).collect()
 }
 
 async fn director(peers: &Peers, coordinator: &Target) -> Option<Target> {

@@ -33,6 +33,18 @@ impl KnownCoordinators {
         targets
     }
 
+    /// The same, after those whom a configuration names.
+    #[must_use]
+    pub fn targets_after(&self, named: impl IntoIterator<Item = Target>) -> Vec<Target> {
+        let mut targets: Vec<Target> = named.into_iter().collect();
+        for target in self.targets() {
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+        targets
+    }
+
     /// Those who are coordinators as far as is known, and the others of the cluster file.
     #[must_use]
     pub fn likely(&self) -> (Vec<Target>, Vec<Target>) {
@@ -77,5 +89,7 @@ mod tests {
             known.targets().into_iter().map(|target| target.address).collect();
         assert_eq!(addresses, ["b:1", "d:1", "a:1"]);
         assert_eq!(known.likely().1, [Target::address("a:1")]);
+        let after = known.targets_after(["e:1", "b:1"].map(Target::address));
+        assert_eq!(after, ["e:1", "b:1", "d:1", "a:1"].map(Target::address));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use plinth_api::coordinator::Members;
+use plinth_client::{Database, Key, Runtime, Secret, Value};
 use plinth_system_config::{Standing, SystemConfig, decode_stored};
 use plinth_test_processes::added::{done, operate, refused};
 use plinth_test_processes::cluster::free_port;
@@ -36,6 +37,33 @@ impl Machine {
         };
         let running = Added::start(directory, ADDED, &["--coordinator", &address])?;
         Ok(Machine { address, _running: running })
+    }
+}
+
+/// A program that is no part of the cluster. It was told of the coordinators when it connected.
+struct Program {
+    database: Database,
+    tasks: tokio::runtime::Runtime,
+}
+
+impl Program {
+    /// How long the cluster may take to answer it.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn connect(cluster: &Cluster) -> anyhow::Result<Program> {
+        let tasks = tokio::runtime::Runtime::new()?;
+        let secret = Secret::from_file(&cluster.directory().join("secret"))?;
+        let (runtime, urls) = (Runtime::real(), [cluster.gateway()?]);
+        let connected = Database::connect(&runtime, &urls, Some(secret), Self::PATIENCE);
+        let database = tasks.block_on(connected)?;
+        Ok(Program { database, tasks })
+    }
+
+    fn reads(&self, key: &str, value: &str) -> Outcome {
+        let read = self.database.get(&Key::from(key), Self::PATIENCE);
+        let read = self.tasks.block_on(read)?;
+        ensure!(read.value == Some(Value::from(value)), "{read:?}");
+        Ok(())
     }
 }
 
@@ -209,6 +237,7 @@ fn a_cluster_whose_first_coordinators_are_all_gone_starts_again() -> Outcome {
     let directory = tempfile::tempdir()?;
     let cluster = Cluster::start(directory.path())?;
     cluster.put(cluster.gateway()?, "kept", "so")?;
+    let program = Program::connect(&cluster)?;
     let machine = Machine::start(directory.path(), None)?;
     let add = add(&machine);
     eventually("the newcomer is let in", || done(&cluster, &add, "is a member"))?;
@@ -228,6 +257,10 @@ fn a_cluster_whose_first_coordinators_are_all_gone_starts_again() -> Outcome {
         Ok(())
     })?;
     let epoch = cluster.epoch()?;
+    cluster.begin_recovery("nobody whom a program was told of knows the next director")?;
+    let epoch = cluster.ready_above(epoch)?;
+    program.reads("kept", "so")?;
+    drop(program);
     cluster.kill_all()?;
     let address = machine.address.clone();
     drop(machine);
