@@ -68,15 +68,15 @@ pub(super) enum Verdict<T> {
 }
 
 /// A change under a condition, at an endpoint that every service has it at.
-pub(super) struct Conditional<Req, Resp: 'static> {
+pub(super) struct Conditional<Req, Resp> {
     /// Where it is asked for.
-    pub endpoint: &'static Endpoint<Req, Resp>,
+    pub(super) endpoint: Endpoint<Req, Resp>,
     /// What is to be.
-    pub request: Req,
+    pub(super) request: Req,
     /// What must be the case.
-    pub condition: Condition,
+    pub(super) condition: Condition,
     /// How it is asked for.
-    pub query: PatchQuery,
+    pub(super) query: PatchQuery,
 }
 
 impl<Req: Serialize, Resp: DeserializeOwned> Conditional<Req, Resp> {
@@ -84,14 +84,14 @@ impl<Req: Serialize, Resp: DeserializeOwned> Conditional<Req, Resp> {
     ///
     /// # Errors
     /// The call's.
-    pub async fn ask(
+    pub(super) async fn ask(
         &self,
         peers: &Peers,
         target: &Target,
         limit: Duration,
     ) -> Result<Answered<Resp>, CallError> {
-        let (path, tag) = (self.query.path(self.endpoint), self.condition.header());
-        peers.conditional(target, self.endpoint, &path, tag, &self.request, limit).await
+        let (path, tag) = (self.query.path(&self.endpoint), self.condition.header());
+        peers.conditional(target, &self.endpoint, &path, tag, &self.request, limit).await
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) async fn patch(
     Json(request): Json<ConfigPatch>,
 ) -> Result<Response, Failure> {
     let condition = Condition::of(&headers)?;
-    let change = Conditional { endpoint: &PATCH_CONFIG, request, condition, query };
+    let change = Conditional { endpoint: PATCH_CONFIG, request, condition, query };
     carry_out(node, passed_on, change).await
 }
 

@@ -49,7 +49,7 @@ pub(super) async fn raise(
     Json(request): Json<RaiseLevel>,
 ) -> Result<Response, Failure> {
     let condition = Condition::of(&headers)?;
-    let raising = Conditional { endpoint: &RAISE_LEVEL, request, condition, query };
+    let raising = Conditional { endpoint: RAISE_LEVEL, request, condition, query };
     carry_out(node, passed_on, raising).await
 }
 

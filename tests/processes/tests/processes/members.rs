@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use plinth_api::coordinator::Members;
-use plinth_client::{Database, Key, Runtime, Secret, Value};
+use plinth_client::{Database, Key, Runtime, Secret};
 use plinth_system_config::{Standing, SystemConfig, decode_stored};
 use plinth_test_processes::added::{done, operate, refused};
 use plinth_test_processes::cluster::free_port;
@@ -60,9 +60,9 @@ impl Program {
     }
 
     fn reads(&self, key: &str, value: &str) -> Outcome {
-        let read = self.database.get(&Key::from(key), Self::PATIENCE);
-        let read = self.tasks.block_on(read)?;
-        ensure!(read.value == Some(Value::from(value)), "{read:?}");
+        let key = Key::from(key);
+        let read = self.tasks.block_on(self.database.get(&key, Self::PATIENCE))?;
+        ensure!(read.value == Some(plinth_client::Value::from(value)), "{read:?}");
         Ok(())
     }
 }
