@@ -225,11 +225,7 @@ async fn carry_out(
                 (has_begun, *may_be) = (true, true);
                 node.ordered.notify_one();
                 if is_late {
-                    let detail = format!(
-                        "{} is under way, and goes on by itself: see /v1/members",
-                        order.describe()
-                    );
-                    return Err(Failure::new(ErrorCode::DeadlineExceeded, detail));
+                    return Err(goes_on(order));
                 }
             }
             MembersStep::Begin(after) => {
@@ -255,8 +251,9 @@ async fn carry_out(
                         next_coordinators: Vec::new(),
                         what: format!("{} does not become a coordinator after all", order.service),
                     };
-                    *may_be = true;
-                    has_begun |= is_done(record(node, &state, &request).await)?;
+                    let made = is_done(record(node, &state, &request).await);
+                    *may_be |= made.is_ok();
+                    has_begun |= made?;
                 } else if is_late {
                     return Err(not_ready());
                 }
@@ -268,6 +265,12 @@ async fn carry_out(
         }
         sleep(MEMBERS_LOOK).await;
     }
+}
+
+fn goes_on(order: &OrderMember) -> Failure {
+    let what = order.describe();
+    let detail = format!("{what} is under way, and goes on by itself: see /v1/members");
+    Failure::new(ErrorCode::DeadlineExceeded, detail)
 }
 
 fn not_ready() -> Failure {
@@ -330,8 +333,9 @@ async fn begin(
             member.raft_id = newcomer.raft_id;
         }
     }
-    *may_be = true;
-    hand_over(node, state, recorded, order, after).await
+    let made = hand_over(node, state, recorded, order, after).await;
+    *may_be |= made.is_ok();
+    made
 }
 
 async fn hand_over(
