@@ -198,7 +198,7 @@ async fn carry_out(
     order: &OrderMember,
     may_be: &mut bool,
 ) -> Result<MemberOrdered, Failure> {
-    let began = Instant::now();
+    let (began, runtime) = (Instant::now(), node.context.runtime());
     let mut has_begun = false;
     loop {
         let state = node.read(group).await?;
@@ -220,6 +220,9 @@ async fn carry_out(
                     (true, false) if is_late => return Ok(answer(PatchState::Recorded, members)),
                     (true, false) => {}
                 }
+            }
+            MembersStep::UnderWay if runtime.fault("coordinator.answers_begun") => {
+                return Ok(answer(PatchState::Durable, &recorded.config.next_coordinators));
             }
             MembersStep::UnderWay => {
                 (has_begun, *may_be) = (true, true);
@@ -245,12 +248,7 @@ async fn carry_out(
             }
             MembersStep::TakeBack => {
                 if membership::is_proved(&state) {
-                    let request = RecordMembers {
-                        expected: recorded.config.config_version,
-                        coordinators: recorded.config.coordinators.clone(),
-                        next_coordinators: Vec::new(),
-                        what: format!("{} does not become a coordinator after all", order.service),
-                    };
+                    let request = taking_back(recorded, order);
                     let made = is_done(record(node, &state, &request).await);
                     *may_be |= made.is_ok();
                     has_begun |= made?;
@@ -264,6 +262,15 @@ async fn carry_out(
             return Err(Failure::new(ErrorCode::DeadlineExceeded, detail));
         }
         sleep(MEMBERS_LOOK).await;
+    }
+}
+
+fn taking_back(recorded: &Recorded, order: &OrderMember) -> RecordMembers {
+    RecordMembers {
+        expected: recorded.config.config_version,
+        coordinators: recorded.config.coordinators.clone(),
+        next_coordinators: Vec::new(),
+        what: format!("{} does not become a coordinator after all", order.service),
     }
 }
 

@@ -99,7 +99,8 @@ fn coordinators_join_and_leave_by_orders_whatever_fails_meanwhile() {
     };
     campaign.run_all(401..401 + MEMBERS_SEEDS, note).expect("processes");
     assert!(accounts.is_empty(), "{accounts}");
-    assert!(joined > MEMBERS_SEEDS && left > MEMBERS_SEEDS, "{joined} joined and {left} left");
+    let enough = 2 * MEMBERS_SEEDS;
+    assert!(joined >= enough && left >= enough, "{joined} joined and {left} left");
 }
 
 #[test]

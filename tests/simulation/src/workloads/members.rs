@@ -49,7 +49,7 @@ pub(crate) async fn run(scene: Scene) {
         orders.scene.pause(PAUSE).await;
         if let Some(told) = orders.look().await {
             let order = orders.choose(&told);
-            orders.give(&order).await;
+            orders.give(&order, &told).await;
         }
     }
     orders.end().await;
@@ -154,9 +154,19 @@ impl Orders {
         }
     }
 
-    /// Gives an order to any coordinator, and judges what comes of it.
-    async fn give(&mut self, order: &OrderMember) {
-        let target = self.scene.any_coordinator();
+    /// Mostly one of these members, and sometimes another coordinator: that one may have nobody to pass an
+    /// order on to, and takes long to say so.
+    fn target(&self, told: &Members) -> Target {
+        let members = &told.members;
+        match members.get(self.scene.below(members.len())) {
+            Some(member) if self.scene.below(8) > 0 => Target::address(&member.address),
+            _ => self.scene.any_coordinator(),
+        }
+    }
+
+    /// Gives an order to a coordinator, and judges what comes of it.
+    async fn give(&mut self, order: &OrderMember, told: &Members) {
+        let target = self.target(told);
         let answer = self.peers.call(&target, &ORDER_MEMBER, order, None, PATIENCE).await;
         let is_member = order.address.is_some();
         match answer {
@@ -218,9 +228,9 @@ impl Orders {
             let Some(told) = self.look().await else { continue };
             let members = names(&told.members);
             if let Some(service) = wanted.difference(&members).next() {
-                self.give(&self.order(service, true)).await;
+                self.give(&self.order(service, true), &told).await;
             } else if let Some(service) = members.difference(&wanted).next() {
-                self.give(&self.order(service, false)).await;
+                self.give(&self.order(service, false), &told).await;
             } else if self.is_over(&told).await && self.wait(&wanted, told.group).await {
                 return;
             }
