@@ -10,7 +10,7 @@ use openraft::ChangeMembers;
 use plinth_api::config::PatchState;
 use plinth_api::coordinator::{BOOTSTRAP, BootstrapReport, FoundingMember, JoinRequest, STATUS};
 use plinth_api::members::{MemberOrdered, OrderMember, RECORD_MEMBERS, RecordMembers, refused};
-use plinth_api::{ErrorCode, Nothing, Target};
+use plinth_api::{ErrorCode, Nothing, Outcome, Target};
 use plinth_service::Failure;
 use plinth_system_config::{Coordinator, MembersStep, Recorded, check_majority, names_of};
 use plinth_types::ServiceRef;
@@ -165,54 +165,84 @@ fn list(members: &[Coordinator]) -> String {
 /// Carries an order out, and answers once it is in storage. The same order again goes on with it.
 ///
 /// # Errors
-/// Why it must not be; `no_quorum` where this is not the leader any more, and the next one goes on.
+/// Why it must not be; `no_quorum` where this is not the leader, and it has done nothing;
+/// `commit_unknown_result` where the change may have begun: the next leader goes on with it.
 pub(crate) async fn order(
     node: Arc<Node>,
     group: Group,
     order: OrderMember,
 ) -> Result<MemberOrdered, Failure> {
     let _turn = node.turn(&order).await?;
-    let began = Instant::now();
+    let mut may_be = false;
+    let made = carry_out(&node, &group, &order, &mut may_be).await;
+    made.map_err(|failure| if may_be { unknown(failure) } else { failure })
+}
+
+/// What is told where the change may have begun: it goes on whatever has failed, or comes yet.
+pub(crate) fn unknown(failure: Failure) -> Failure {
+    let Failure(problem) = failure;
+    if problem.outcome != Outcome::NotCommitted {
+        return Failure(problem);
+    }
+    let detail = format!(
+        "it may have begun, and goes on by itself then ({}): see /v1/members, or give the order again",
+        problem.detail
+    );
+    Failure::new(ErrorCode::CommitUnknownResult, detail)
+}
+
+/// `may_be` is set once the change may have begun.
+async fn carry_out(
+    node: &Arc<Node>,
+    group: &Group,
+    order: &OrderMember,
+    may_be: &mut bool,
+) -> Result<MemberOrdered, Failure> {
+    let (began, runtime) = (Instant::now(), node.context.runtime());
     let mut has_begun = false;
     loop {
-        let state = node.read(&group).await?;
+        let state = node.read(group).await?;
         let recorded = state
             .recorded
             .as_ref()
             .ok_or_else(|| Failure::new(ErrorCode::NotReady, "no configuration is recorded yet"))?;
-        let step = judge(&state, recorded, &group.seats(), &order)?;
+        let step = judge(&state, recorded, &group.seats(), order)?;
         let is_late = began.elapsed() >= MEMBERS_LIMIT;
         let answer = |state_of: PatchState, members: &[Coordinator]| {
-            MemberOrdered::new(&order, state_of, recorded, members, state.epoch)
+            MemberOrdered::new(order, state_of, recorded, members, state.epoch)
         };
         match step {
             MembersStep::Done => {
                 let members = &recorded.config.coordinators;
-                match (has_begun, membership::is_proved(&state)) {
-                    (false, _) => return Ok(answer(PatchState::Unchanged, members)),
-                    (true, true) => return Ok(answer(PatchState::Durable, members)),
-                    (true, false) if is_late => return Ok(answer(PatchState::Recorded, members)),
-                    (true, false) => {}
+                let state_of = match (has_begun, membership::is_proved(&state)) {
+                    (true, true) => Some(PatchState::Durable),
+                    (false, true) => Some(PatchState::Unchanged),
+                    (false, false) if order.dry_run => Some(PatchState::Unchanged),
+                    // The coordinators alone have it: it could be lost with all their disks.
+                    (_, false) => is_late.then_some(PatchState::Recorded),
+                };
+                if let Some(state_of) = state_of {
+                    return Ok(answer(state_of, members));
                 }
             }
+            MembersStep::UnderWay if runtime.fault("coordinator.answers_begun") => {
+                return Ok(answer(PatchState::Durable, &recorded.config.next_coordinators));
+            }
             MembersStep::UnderWay => {
-                has_begun = true;
+                (has_begun, *may_be) = (true, true);
                 node.ordered.notify_one();
                 if is_late {
-                    let detail = format!(
-                        "{} is under way, and goes on by itself: see /v1/members",
-                        order.describe()
-                    );
-                    return Err(Failure::new(ErrorCode::DeadlineExceeded, detail));
+                    return Err(goes_on(order));
                 }
             }
             MembersStep::Begin(after) => {
                 if order.dry_run {
-                    prepare(&node, &group, &order, &after).await?;
+                    prepare(node, group, order, &after).await?;
                     return Ok(answer(PatchState::DryRun, &after));
                 }
                 if membership::is_proved(&state) {
-                    has_begun |= begin(&node, &group, &state, recorded, &order, after).await?;
+                    has_begun |=
+                        begin(node, group, (&state, recorded), order, after, may_be).await?;
                 } else if began.elapsed() >= RECOVERY_PATIENCE || has_begun && is_late {
                     return Err(not_ready());
                 }
@@ -222,13 +252,10 @@ pub(crate) async fn order(
             }
             MembersStep::TakeBack => {
                 if membership::is_proved(&state) {
-                    let request = RecordMembers {
-                        expected: recorded.config.config_version,
-                        coordinators: recorded.config.coordinators.clone(),
-                        next_coordinators: Vec::new(),
-                        what: format!("{} does not become a coordinator after all", order.service),
-                    };
-                    has_begun |= is_done(record(&node, &state, &request).await)?;
+                    let request = taking_back(recorded, order);
+                    let made = is_done(record(node, &state, &request).await);
+                    *may_be |= made.is_ok();
+                    has_begun |= made?;
                 } else if is_late {
                     return Err(not_ready());
                 }
@@ -240,6 +267,21 @@ pub(crate) async fn order(
         }
         sleep(MEMBERS_LOOK).await;
     }
+}
+
+fn taking_back(recorded: &Recorded, order: &OrderMember) -> RecordMembers {
+    RecordMembers {
+        expected: recorded.config.config_version,
+        coordinators: recorded.config.coordinators.clone(),
+        next_coordinators: Vec::new(),
+        what: format!("{} does not become a coordinator after all", order.service),
+    }
+}
+
+fn goes_on(order: &OrderMember) -> Failure {
+    let what = order.describe();
+    let detail = format!("{what} is under way, and goes on by itself: see /v1/members");
+    Failure::new(ErrorCode::DeadlineExceeded, detail)
 }
 
 fn not_ready() -> Failure {
@@ -282,14 +324,15 @@ async fn prepare(
     Ok(newcomer)
 }
 
-/// Begins a change. Answers whether it has: not where the configuration has changed meanwhile.
+/// Begins a change. Answers whether it has: not where the configuration has changed meanwhile. Sets `may_be`
+/// once it can't be told from here that it has not.
 async fn begin(
     node: &Arc<Node>,
     group: &Group,
-    state: &ClusterState,
-    recorded: &Recorded,
+    (state, recorded): (&ClusterState, &Recorded),
     order: &OrderMember,
     mut after: Vec<Coordinator>,
+    may_be: &mut bool,
 ) -> Result<bool, Failure> {
     let newcomer = prepare(node, group, order, &after).await?;
     // Until it is recorded nobody else waits for the newcomer.
@@ -301,7 +344,9 @@ async fn begin(
             member.raft_id = newcomer.raft_id;
         }
     }
-    hand_over(node, state, recorded, order, after).await
+    let made = hand_over(node, state, recorded, order, after).await;
+    *may_be |= made.is_ok();
+    made
 }
 
 async fn hand_over(

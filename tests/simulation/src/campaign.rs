@@ -78,6 +78,8 @@ pub struct Campaign {
     pub changes_parameters: bool,
     /// Whether each cluster has four nodes, which are drained and removed.
     pub drains_nodes: bool,
+    /// Whether each cluster has five nodes whose coordinators join and leave.
+    pub changes_members: bool,
 }
 
 impl Campaign {
@@ -94,6 +96,7 @@ impl Campaign {
             loses_a_node: false,
             changes_parameters: false,
             drains_nodes: false,
+            changes_members: false,
         }
     }
 
@@ -128,6 +131,12 @@ impl Campaign {
         Campaign { drains_nodes: true, ..self }
     }
 
+    /// The same with clusters of five nodes whose coordinators join and leave.
+    #[must_use]
+    pub fn changing_members(self) -> Campaign {
+        Campaign { changes_members: true, ..self }
+    }
+
     /// The same with these kinds of what befalls the cluster alone.
     #[must_use]
     pub fn with_faults(mut self, faults: &[&str]) -> Campaign {
@@ -145,7 +154,9 @@ impl Campaign {
         let lose_node = self.loses_a_node.then(|| "--lose-node".to_owned());
         let change = self.changes_parameters.then(|| "--change-parameters".to_owned());
         let drain = self.drains_nodes.then(|| "--drain-nodes".to_owned());
-        both.chain(overtaking).chain(lose_node).chain(change).chain(drain).collect()
+        let members = self.changes_members.then(|| "--change-members".to_owned());
+        let setups = [overtaking, lose_node, change, drain, members];
+        both.chain(setups.into_iter().flatten()).collect()
     }
 
     /// Runs one seed.

@@ -35,6 +35,8 @@ pub struct Shape {
     pub nodes: u32,
     /// How many of them have a coordinator: 1, 3 or 5.
     pub coordinators: u32,
+    /// How many more have one that the cluster file does not name, and that waits to be let in.
+    pub waiting: u32,
     /// How slow the disks are.
     pub disks: DiskDelays,
     /// What the cluster begins with.
@@ -49,6 +51,7 @@ impl Default for Shape {
         Shape {
             nodes: 3,
             coordinators: 3,
+            waiting: 0,
             disks: DiskDelays::default(),
             parameters: Parameters::default(),
             tuning: Tuning::default(),
@@ -95,6 +98,8 @@ pub struct Cluster {
     world: Simulation,
     nodes: Vec<Node>,
     file: Arc<ClusterFile>,
+    /// The coordinators that wait to be let in.
+    waiting: Vec<CoordinatorEntry>,
     secrets: Secrets,
     tuning: Tuning,
 }
@@ -108,10 +113,12 @@ impl Cluster {
         let id = |number: u32| format!("node-{number}").parse::<NodeId>();
         let ids: Vec<NodeId> = (1..=shape.nodes).map(id).collect::<Result<_, _>>()?;
         let coordinators = usize::try_from(shape.coordinators)?;
+        let waiting = usize::try_from(shape.waiting)?;
         let coordinator = |node: &NodeId| CoordinatorEntry {
             service: service(ServiceKind::Coordinator, node),
             url: format!("http://{node}:{COORDINATOR_PORT}"),
         };
+        let waiting = ids.iter().skip(coordinators).take(waiting).map(coordinator).collect();
         let setup = world.runtime("setup");
         let file = ClusterFile {
             cluster: ClusterId(setup.random_u128()),
@@ -133,7 +140,7 @@ impl Cluster {
         };
         let nodes = ids.into_iter().map(node).collect();
         let (world, tuning) = (world.clone(), shape.tuning.clone());
-        Ok(Cluster { world, nodes, file: Arc::new(file), secrets, tuning })
+        Ok(Cluster { world, nodes, file: Arc::new(file), waiting, secrets, tuning })
     }
 
     /// The machines.
@@ -142,10 +149,11 @@ impl Cluster {
         &self.nodes
     }
 
-    /// Its coordinators.
+    /// Where its coordinators are, and those that wait: the ones of the cluster file first.
     #[must_use]
-    pub fn coordinators(&self) -> Vec<Target> {
-        self.file.targets()
+    pub fn coordinators(&self) -> Vec<(ServiceRef, Target)> {
+        let all = self.file.coordinators.iter().chain(&self.waiting);
+        all.map(|entry| (entry.service.clone(), Target::address(&entry.url))).collect()
     }
 
     /// What it began with.
@@ -169,10 +177,14 @@ impl Cluster {
             let (id, running, views) =
                 (node.id.clone(), node.running.clone(), Arc::clone(&node.views));
             let host = id.as_str().to_owned();
+            let gateway = (service(ServiceKind::Gateway, &id), format!("{id}:{GATEWAY_PORT}"));
+            let here = self.waiting.iter().find(|entry| entry.service.node == id);
+            let waiting = here.map(|entry| (entry.service.clone(), entry.address()));
+            let binds: BTreeMap<ServiceRef, String> =
+                [gateway].into_iter().chain(waiting).collect();
             sim.host(host, move || {
                 let worlds =
                     worlds(world.clone(), disk.clone(), tuning.clone(), Arc::clone(&views));
-                let gateway = service(ServiceKind::Gateway, &id);
                 let cluster = InProcess {
                     worlds: Arc::new(worlds),
                     cluster: Arc::clone(&file),
@@ -180,7 +192,7 @@ impl Cluster {
                     // Hosts of a simulation have no loopback; its users are all on one machine.
                     state_reads: StateReads::Anyone,
                     bind: format!("{id}:0"),
-                    binds: BTreeMap::from([(gateway, format!("{id}:{GATEWAY_PORT}"))]),
+                    binds: binds.clone(),
                     running: running.clone(),
                 };
                 run_node(cluster, id.clone())

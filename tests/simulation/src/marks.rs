@@ -1,7 +1,7 @@
 //! The rare paths that a campaign has to take. What it never takes, it has not tested.
 
 /// Every mark that is expected to be passed in some seed of a long campaign.
-pub const ALL: [&str; 49] = [
+pub const ALL: [&str; 54] = [
     "client.blind_write_again",
     "client.unknown_commit_found",
     "commit-proxy.answers.commit_unknown_result",
@@ -16,6 +16,11 @@ pub const ALL: [&str; 49] = [
     "coordinator.bootstrap.storage",
     "coordinator.configured",
     "coordinator.dismissed_director",
+    "coordinator.members.forget",
+    "coordinator.members.left",
+    "coordinator.members.move",
+    "coordinator.members.record",
+    "coordinator.members.vote",
     "director.failed.accepting_commits",
     "director.failed.fully_recovered",
     "director.failed.locking",

@@ -71,16 +71,19 @@ pub struct Setup {
     pub changes_parameters: Option<bool>,
     /// Whether nodes are drained and removed meanwhile.
     pub drains_nodes: bool,
+    /// Whether coordinators join and leave meanwhile.
+    pub changes_members: bool,
 }
 
 impl Setup {
-    /// What a seed is about, where nobody says. One in eight loses a node, one has nodes drained, and
-    /// one has its parameters changed all the while.
+    /// What a seed is about, where nobody says. One in eight loses a node, one has nodes drained,
+    /// one has its parameters changed all the while, and one its coordinators.
     #[must_use]
     pub fn of(seed: u64) -> Setup {
         match seed % 8 {
             0 => Setup::losing_a_node(),
             2 => Setup::draining_nodes(),
+            6 => Setup::changing_members(),
             4 => Setup { changes_parameters: Some(true), ..Setup::default() },
             _ => Setup::default(),
         }
@@ -123,6 +126,21 @@ impl Setup {
             ..Setup::default()
         }
     }
+
+    /// A cluster of five nodes whose coordinators join and leave all the while: three at the beginning,
+    /// and two more that wait. Whatever a seed has may befall it. All coordinators may lose their disks in
+    /// the middle of a change: the configuration names both memberships then, in storage and in the logs,
+    /// and a founding needs a majority of each. One node's disk may be damaged: the workload leaves the
+    /// group three members that no order is about, so that those who stay are a majority.
+    #[must_use]
+    pub fn changing_members() -> Setup {
+        Setup {
+            shape: Shape { nodes: 5, waiting: 2, ..Shape::default() },
+            chaos: Duration::from_secs(12)..=Duration::from_secs(22),
+            changes_members: true,
+            ..Setup::default()
+        }
+    }
 }
 
 impl Default for Setup {
@@ -138,6 +156,7 @@ impl Default for Setup {
             loses_a_node: false,
             changes_parameters: None,
             drains_nodes: false,
+            changes_members: false,
         }
     }
 }
@@ -185,7 +204,7 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
     if let Some(changes) = setup.changes_parameters {
         workloads = workloads.changing(changes);
     }
-    workloads = workloads.draining(setup.drains_nodes);
+    workloads = workloads.draining(setup.drains_nodes).joining(setup.changes_members);
     // One of the three that have data. No user asks it, since it never answers again.
     let mut doomed = cluster.nodes().get(usize::try_from(seed % 3)?).map(|node| node.id.clone());
     doomed.take_if(|_| !setup.loses_a_node);
@@ -377,7 +396,7 @@ struct Users {
     stage: Arc<watch::Sender<Stage>>,
     stages: watch::Receiver<Stage>,
     gateways: Vec<(NodeId, String)>,
-    coordinators: Vec<Target>,
+    coordinators: Vec<(ServiceRef, Target)>,
     secrets: Secrets,
     history: History,
     journal: Journal,

@@ -9,7 +9,7 @@ use plinth_runtime::{Random, Runtime};
 use plinth_service::Transport;
 use plinth_system_config::Parameters;
 use plinth_test_histories::Journal;
-use plinth_types::NodeId;
+use plinth_types::{NodeId, ServiceRef};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -64,8 +64,8 @@ impl Weather {
 pub struct Scene {
     /// The gateways, by node.
     pub gateways: Vec<(NodeId, Gateway)>,
-    /// The coordinators.
-    pub coordinators: Vec<Target>,
+    /// Where there is a coordinator, a member of the group or not. Those of the cluster file come first.
+    pub coordinators: Vec<(ServiceRef, Target)>,
     /// The world as users see it.
     pub runtime: Runtime,
     /// Asks services as a service does.
@@ -93,6 +93,12 @@ impl Scene {
     #[must_use]
     pub fn any_gateway(&self) -> Gateway {
         self.gateways[self.below(self.gateways.len())].1.clone()
+    }
+
+    /// A coordinator at random. Which one leads, and which are members, is no matter of the caller's.
+    #[must_use]
+    pub fn any_coordinator(&self) -> Target {
+        self.coordinators[self.below(self.coordinators.len())].1.clone()
     }
 
     /// A number below `bound`.

@@ -182,6 +182,13 @@ fn a_director_that_counts_desired_logs() {
     is_noticed_in(campaign, "director.counts_desired_logs", 16, &["convergence"]);
 }
 
+/// An order about the coordinators' membership that is answered once it has begun, and not once it is done.
+#[test]
+fn a_coordinator_that_answers_what_has_only_begun() {
+    let by = ["members_are_as_ordered"];
+    is_noticed_in(campaign().changing_members(), "coordinator.answers_begun", 8, &by);
+}
+
 /// Orders to remove members, as of a director whose layout is an old one.
 const ORDERED_AWAY: &str = "director.retires_members";
 

@@ -6,6 +6,8 @@ use plinth_test_simulation::campaign::{Campaign, Outcome, Summary};
 
 /// Seeds from 1 on.
 const SEEDS: u64 = 20;
+/// Those in which coordinators join and leave, which have more nodes and take longer.
+const MEMBERS_SEEDS: u64 = 8;
 
 fn campaign() -> Campaign {
     Campaign::new(Path::new(env!("CARGO_BIN_EXE_simulate")))
@@ -77,6 +79,28 @@ fn nodes_come_and_go_by_orders_whatever_fails_meanwhile() {
     campaign.run_all(301..301 + SEEDS, note).expect("processes");
     assert!(accounts.is_empty(), "{accounts}");
     assert!(moved > 0, "no copy has moved");
+}
+
+/// Coordinators join and leave all the while. Nothing is lost by it, and what was acknowledged is in force.
+#[test]
+fn coordinators_join_and_leave_by_orders_whatever_fails_meanwhile() {
+    let campaign = campaign().changing_members();
+    let (mut accounts, mut joined, mut left) = (String::new(), 0, 0);
+    let note = |outcome: Outcome| {
+        if !outcome.is_well() {
+            accounts.push_str(&campaign.account(&outcome));
+        }
+        if let Outcome::Ran(report) = &outcome {
+            let seen = |mark: &str| report.marks.get(mark).copied().unwrap_or(0);
+            joined += seen("members.joined");
+            left += seen("members.left");
+        }
+        true
+    };
+    campaign.run_all(401..401 + MEMBERS_SEEDS, note).expect("processes");
+    assert!(accounts.is_empty(), "{accounts}");
+    let enough = 2 * MEMBERS_SEEDS;
+    assert!(joined >= enough && left >= enough, "{joined} joined and {left} left");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use plinth_api::config::PatchQuery;
 use plinth_api::coordinator::{JOIN, JoinRequest, MEMBERS, Members};
 use plinth_api::members::{AddMember, MemberOrdered, ORDER_MEMBER, OrderMember, as_member};
-use plinth_api::{CallError, ErrorCode, Nothing, Target};
+use plinth_api::{CallError, ErrorCode, Nothing, Outcome, Problem, Target};
 use plinth_service::{Failure, Json, Query};
 use plinth_types::ServiceRef;
 use tokio::time::{Instant, sleep};
@@ -120,6 +120,26 @@ pub(super) async fn order(
     carry_out(node, passed_on, order).await
 }
 
+/// What is known of an order that is tried more than once.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// Whether one of them may have begun the change, which goes on by itself then.
+    may_be: bool,
+}
+
+impl Attempts {
+    /// Notes how one has ended. Answers whether the order is worth giving again.
+    fn note(&mut self, problem: &Problem) -> bool {
+        self.may_be |= problem.outcome != Outcome::NotCommitted;
+        matches!(problem.code, ErrorCode::NoQuorum | ErrorCode::CommitUnknownResult)
+    }
+
+    /// What is told in the end: that an order was not carried out, only if none of the attempts was.
+    fn told(&self, failure: Failure) -> Failure {
+        if self.may_be { members::unknown(failure) } else { failure }
+    }
+}
+
 /// Has the leader carry an order out. Where that one leads no more, because it was itself taken out or for
 /// any other reason, the next one is asked: an order may be repeated.
 async fn carry_out(
@@ -128,11 +148,14 @@ async fn carry_out(
     order: OrderMember,
 ) -> Result<(HeaderMap, Json<MemberOrdered>), Failure> {
     let deadline = Instant::now() + MEMBERS_LIMIT;
+    let mut attempts = Attempts::default();
     loop {
         let tried = match node.place(passed_on) {
             Ok(Place::Here(group)) => {
                 let made = members::order(Arc::clone(&node), group, order.clone());
-                let made = node.finish("order", made).await;
+                // Where it is ended half-way, nobody knows how far it has come.
+                let made = node.finish("order", async { Ok(made.await) }).await;
+                let made = made.map_err(members::unknown).and_then(|made| made);
                 made.map(|answer| served(node.context.service(), answer))
             }
             Ok(Place::There(leader)) => {
@@ -142,6 +165,7 @@ async fn carry_out(
                     Ok(answer) => Ok(served(&leader.service, answer)),
                     // Whether it has been heard or not, it may be said again.
                     Err(error @ CallError::Transport(_)) if Instant::now() < deadline => {
+                        attempts.may_be |= !error.had_no_effect();
                         tracing::info!(%error, "whoever leads does not answer an order");
                         sleep(MEMBERS_LOOK).await;
                         continue;
@@ -153,12 +177,12 @@ async fn carry_out(
         };
         match tried {
             Err(Failure(problem))
-                if problem.code == ErrorCode::NoQuorum
+                if attempts.note(&problem)
                     && !passed_on
-                    // Where there is no group yet, nobody knows when there is.
+                    // Where there is no group, nobody knows when there is one.
                     && node.active().is_some()
                     && Instant::now() < deadline => {}
-            answer => return answer,
+            answer => return answer.map_err(|failure| attempts.told(failure)),
         }
         sleep(MEMBERS_LOOK).await;
     }
@@ -192,5 +216,31 @@ pub(super) async fn join(
             let answer = node.pass_on(&leader, &JOIN, &request).await?;
             Ok(served(&leader.service, answer))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told after these attempts, and whether each was worth another one.
+    fn told(codes: &[ErrorCode]) -> (Vec<bool>, ErrorCode) {
+        let mut attempts = Attempts::default();
+        let failures = codes.iter().map(|code| Failure::new(*code, "why"));
+        let (again, last): (Vec<bool>, Vec<Failure>) =
+            failures.map(|failure| (attempts.note(&failure.0), failure)).unzip();
+        let last = last.into_iter().last().expect("one");
+        (again, attempts.told(last).0.code)
+    }
+
+    #[test]
+    fn an_order_that_may_have_begun_is_never_said_to_have_had_no_effect() {
+        use ErrorCode::{CommitUnknownResult, DeadlineExceeded, NoQuorum, Unsatisfiable};
+        assert_eq!(told(&[NoQuorum, NoQuorum]), (vec![true, true], NoQuorum));
+        assert_eq!(told(&[NoQuorum, Unsatisfiable]), (vec![true, false], Unsatisfiable));
+        for last in [NoQuorum, Unsatisfiable, CommitUnknownResult] {
+            assert_eq!(told(&[CommitUnknownResult, last]).1, CommitUnknownResult, "{last:?}");
+        }
+        assert_eq!(told(&[DeadlineExceeded]), (vec![false], DeadlineExceeded));
     }
 }

@@ -58,6 +58,9 @@ enum Command {
         /// Four nodes, which are drained, used again and removed.
         #[arg(long, conflicts_with = "lose_node")]
         drain_nodes: bool,
+        /// Five nodes, whose coordinators join and leave.
+        #[arg(long, conflicts_with_all = ["lose_node", "drain_nodes"])]
+        change_members: bool,
     },
     /// What a cluster of a size costs, as a line of JSON.
     Cost {
@@ -102,6 +105,9 @@ enum Command {
         /// Four nodes, which are drained, used again and removed.
         #[arg(long, conflicts_with = "lose_node")]
         drain_nodes: bool,
+        /// Five nodes, whose coordinators join and leave.
+        #[arg(long, conflicts_with_all = ["lose_node", "drain_nodes"])]
+        change_members: bool,
     },
 }
 
@@ -116,15 +122,17 @@ fn main() -> ExitCode {
             lose_node,
             change_parameters,
             drain_nodes,
+            change_members,
         } => {
             let overtaking = overtaking_ms.map(Duration::from_millis);
             // What is named at all is all that is to be.
             let is_free = control.is_empty() && fault.is_empty() && !change_parameters;
-            let mut setup = match (lose_node, drain_nodes) {
-                (true, _) => Setup::losing_a_node(),
-                (false, true) => Setup::draining_nodes(),
-                (false, false) if is_free => Setup::of(seed),
-                (false, false) => Setup::default(),
+            let mut setup = match () {
+                () if lose_node => Setup::losing_a_node(),
+                () if drain_nodes => Setup::draining_nodes(),
+                () if change_members => Setup::changing_members(),
+                () if is_free => Setup::of(seed),
+                () => Setup::default(),
             };
             setup.changes_parameters =
                 change_parameters.then_some(true).or(setup.changes_parameters);
@@ -145,6 +153,7 @@ fn main() -> ExitCode {
             lose_node,
             change_parameters,
             drain_nodes,
+            change_members,
         } => {
             let mut campaign =
                 Campaign { controls: control, faults: fault, ..Campaign::new(Path::new(SELF)) };
@@ -152,6 +161,7 @@ fn main() -> ExitCode {
             campaign.loses_a_node = lose_node;
             campaign.changes_parameters = change_parameters;
             campaign.drains_nodes = drain_nodes;
+            campaign.changes_members = change_members;
             many(seeds, first, &campaign, record.as_deref())
         }
     };

@@ -3,6 +3,7 @@
 
 mod config;
 mod counters;
+mod members;
 mod nodes;
 mod parameters;
 mod recorded;
@@ -47,12 +48,16 @@ pub struct Workloads {
     changes: bool,
     /// Whether nodes are drained and removed.
     drains: bool,
+    /// Whether coordinators join and leave.
+    joins: bool,
 }
 
 /// The workload that changes parameters.
 const PARAMETERS: &str = "parameters";
 /// The workload that drains and removes nodes.
 const DRAINING: &str = "draining";
+/// The workload that lets coordinators join and leave.
+const MEMBERS: &str = "members";
 /// One seed in so many has parameters changed.
 const CHANGING: u64 = 3;
 
@@ -72,7 +77,7 @@ impl Workloads {
         let singles = some(random, SINGLES.to_vec(), SINGLE);
         let changes = random.next_u64().is_multiple_of(CHANGING);
         let other = OTHERS.get(other).copied();
-        Workloads { singles, transactions, other, changes, drains: false }
+        Workloads { singles, transactions, other, changes, drains: false, joins: false }
     }
 
     /// The same, with or without changes of parameters.
@@ -87,11 +92,18 @@ impl Workloads {
         Workloads { drains, ..self }
     }
 
+    /// The same, with or without orders about the coordinators' membership.
+    #[must_use]
+    pub fn joining(self, joins: bool) -> Workloads {
+        Workloads { joins, ..self }
+    }
+
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         let changes = self.changes.then_some(PARAMETERS);
         let both = self.singles.iter().chain(&self.transactions).chain(&self.other).copied();
-        both.chain(changes).chain(self.drains.then_some(DRAINING))
+        let orders = [self.drains.then_some(DRAINING), self.joins.then_some(MEMBERS)];
+        both.chain(changes).chain(orders.into_iter().flatten())
     }
 
     /// Everything that users do. Each task ends by itself once they no longer work.
@@ -129,6 +141,9 @@ impl Workloads {
         }
         if self.drains {
             tasks.push((DRAINING, nodes::run(scene.clone()).boxed()));
+        }
+        if self.joins {
+            tasks.push((MEMBERS, members::run(scene.clone()).boxed()));
         }
         tasks.push(("config", config::run(scene.clone()).boxed()));
         tasks.push(("stores", stores::run(scene.clone()).boxed()));

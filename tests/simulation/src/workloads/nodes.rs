@@ -38,7 +38,7 @@ pub(crate) async fn run(scene: Scene) {
         let Ok(nodes) = scene.any_gateway().ask(&NODES).await else { continue };
         let (node, standing) = choose(&scene, &nodes.ordered);
         let order = OrderNode { node, standing, dry_run: false };
-        match give(&peers, &coordinator(&scene), &order).await {
+        match give(&peers, &scene.any_coordinator(), &order).await {
             // What only the coordinators have is lost with all their disks.
             Ok(ordered) if ordered.state == PatchState::Recorded => {}
             Ok(ordered) => {
@@ -59,7 +59,7 @@ pub(crate) async fn run(scene: Scene) {
         let order = OrderNode { node: node.clone(), standing: Standing::InUse, dry_run: false };
         async move {
             for _ in 0..TRIES {
-                match give(&peers, &coordinator(scene), &order).await {
+                match give(&peers, &scene.any_coordinator(), &order).await {
                     Ok(_) => return true,
                     Err(_) => sleep(RETRY).await,
                 }
@@ -70,11 +70,6 @@ pub(crate) async fn run(scene: Scene) {
     if join_all(nodes).await.contains(&false) {
         scene.findings.report("orders", "a node can't be used again".to_owned());
     }
-}
-
-/// A coordinator at random. Which one leads is no matter of the caller's.
-fn coordinator(scene: &Scene) -> Target {
-    scene.coordinators[scene.below(scene.coordinators.len())].clone()
 }
 
 async fn give(

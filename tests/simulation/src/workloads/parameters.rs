@@ -34,7 +34,7 @@ const CHOICES: [(&str, &[u64]); 14] = [
     ("storage_lost_ms", &[20_000, 30_000]),
     // These can't be.
     ("logs", &[0, 1_000]),
-    ("replication", &[5, 6]),
+    ("replication", &[6, 7]),
     ("colour", &[7]),
 ];
 
@@ -112,6 +112,6 @@ fn after(before: &Parameters, asked: &BTreeMap<String, u64>) -> Option<Parameter
         *fields.get_mut(name)? = (*value).into();
     }
     let after: Parameters = serde_json::from_value(json).ok()?;
-    // On three nodes.
+    // On no more than five nodes.
     (after.problems().is_empty() && after.replication <= 3).then_some(after)
 }

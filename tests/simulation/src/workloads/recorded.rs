@@ -113,7 +113,7 @@ async fn ask<T: DeserializeOwned>(
     peers: &Client<Transport>,
     endpoint: &Endpoint<Nothing, T>,
 ) -> Option<T> {
-    for coordinator in &scene.coordinators {
+    for (_, coordinator) in &scene.coordinators {
         if let Ok(answer) = peers.call(coordinator, endpoint, &Nothing {}, None, ASK).await {
             return Some(answer);
         }

@@ -29,7 +29,8 @@ const WITHIN: Duration = Duration::from_secs(3);
 pub(crate) async fn run(scene: Scene) {
     let (scope, _guard) = Scope::new();
     let peers = Peers::new(scene.peers.clone());
-    let database = Database::new(&scene.runtime, &scope, peers, scene.coordinators.clone());
+    let coordinators: Vec<_> = scene.coordinators.iter().map(|(_, at)| at.clone()).collect();
+    let database = Database::new(&scene.runtime, &scope, peers, coordinators);
     while scene.is_working() {
         // What fails on the way is no matter here: what is answered must be right.
         if let Ok(Some(wrong)) = transact(&scene, &database).await {
