@@ -115,6 +115,8 @@ pub struct Machine {
     entries: BTreeMap<Version, Held>,
     /// Entries up to here that were not dropped are on disk alone.
     spilled: Version,
+    /// Nothing up to here is left on disk, as far as is known since the epoch was taken up.
+    dropped: Version,
     /// Entries by the version that they wait for.
     waiting: BTreeMap<Version, Arc<Entry>>,
     bytes: u64,
@@ -155,6 +157,7 @@ impl Machine {
             entries,
             sizes: found.sizes,
             spilled: found.spilled,
+            dropped: Version::ZERO,
             waiting: BTreeMap::new(),
             end,
             durable: end,
@@ -504,7 +507,10 @@ impl Machine {
         }
         if let Some(through) = through {
             self.forget_generations(through);
-            self.queue_lazily(Row::DropThrough(through));
+            if through > self.dropped {
+                let after = std::mem::replace(&mut self.dropped, through);
+                self.queue_lazily(Row::DropThrough { after, through });
+            }
         }
         self.queue_lazily(Row::State(self.state()));
     }

@@ -67,8 +67,14 @@ pub enum Row {
     State(State),
     /// An entry.
     Entry(Arc<Entry>),
-    /// No entry up to this version is needed any more.
-    DropThrough(Version),
+    /// No entry up to a version is needed any more.
+    DropThrough {
+        /// Up to here nothing is left on disk. It keeps these ranges apart: a store that holds many
+        /// deleted ranges, each of which covers those before it, takes a second to read anything.
+        after: Version,
+        /// Up to here.
+        through: Version,
+    },
     /// No entry above this version counts.
     DropAbove(Version),
     /// The kept configuration in its stored form.
@@ -134,8 +140,8 @@ pub fn batch(rows: &[Row]) -> Result<Batch, RecordError> {
             Row::Entry(entry) => {
                 batch.put(ENTRIES, entry_key(entry.version), record::seal(FORMAT, &**entry)?)
             }
-            Row::DropThrough(version) => {
-                batch.delete_range(ENTRIES, Bytes::new(), entry_key(version.plus(1)))
+            Row::DropThrough { after, through } => {
+                batch.delete_range(ENTRIES, entry_key(after.plus(1)), entry_key(through.plus(1)))
             }
             Row::DropAbove(version) => batch.delete_range(
                 ENTRIES,

@@ -85,6 +85,8 @@ impl Machine {
         if copied.is_empty() {
             return;
         }
+        // What others have kept for longer comes back.
+        self.dropped = Version::ZERO;
         let tags: BTreeSet<Tag> = copied.iter().map(|copy| copy.tag).collect();
         let mut changed: BTreeMap<Version, Entry> = BTreeMap::new();
         for (version, held) in &self.entries {

@@ -101,7 +101,9 @@ impl Rows {
                     found.entries.push((**entry).clone());
                     found.entries.sort_by_key(|entry| entry.version);
                 }
-                Row::DropThrough(version) => found.entries.retain(|entry| entry.version > *version),
+                Row::DropThrough { after, through } => found
+                    .entries
+                    .retain(|entry| entry.version <= *after || entry.version > *through),
                 Row::DropAbove(version) => found.entries.retain(|entry| entry.version <= *version),
                 Row::Config(bytes) => found.config = Some(decode_stored(bytes).unwrap()),
             }
@@ -120,6 +122,8 @@ impl Spilled for Rows {
 pub(crate) struct Log {
     pub(crate) machine: Machine,
     pub(crate) disk: Rows,
+    /// The ranges of versions that were deleted from the disk, each `(after, through]`.
+    pub(crate) deleted: Vec<(Version, Version)>,
     unsynced: Vec<(Vec<Row>, Mark)>,
     limits: Limits,
 }
@@ -133,6 +137,7 @@ impl Log {
         Log {
             machine: Machine::new(STORE, limits, Found::default()),
             disk: Rows::default(),
+            deleted: Vec::new(),
             unsynced: Vec::new(),
             limits,
         }
@@ -158,6 +163,10 @@ impl Log {
         self.take_rows();
         for (rows, mark) in std::mem::take(&mut self.unsynced) {
             self.disk.write(&rows);
+            self.deleted.extend(rows.iter().filter_map(|row| match row {
+                Row::DropThrough { after, through } => Some((*after, *through)),
+                _ => None,
+            }));
             self.machine.synced(mark);
         }
     }

@@ -79,6 +79,35 @@ fn a_kept_log_takes_only_the_tag_that_it_lacks() {
     }
 }
 
+/// A store that holds many deleted ranges, each of which covers those before it, takes a second to read
+/// anything: a log that had run for minutes took that long to open again.
+#[test]
+fn what_is_dropped_is_deleted_once_and_so_is_what_a_copy_brings_back() {
+    let third = Tag(3);
+    let (mut kept, mut other) = (Log::of_epoch_1(), Log::of_epoch_1());
+    for _ in 0..4 {
+        let version = kept.append(&[USER]);
+        other.append(&[third]);
+        MEMBERS.iter().for_each(|member| kept.pop(USER, *member, version).unwrap());
+    }
+    assert_eq!(kept.deleted.len(), 3);
+    assert_eq!(kept.deleted[0].0, Version::ZERO);
+    assert!(kept.deleted.iter().all(|(after, through)| after < through));
+    assert!(kept.deleted.windows(2).all(|pair| pair[0].1 == pair[1].0));
+    let end = kept.machine.end();
+    assert_eq!(kept.disk.0.entries.len(), 1);
+
+    kept.lock(2).unwrap();
+    let mut assignment = copying(2, end, &[third]);
+    assignment.tags.push(TagMembers { tag: third, members: MEMBERS.to_vec() });
+    let entries = other.disk.0.entries.clone();
+    let copied = Copied { tag: third, popped: Version::ZERO, known_committed: end, entries };
+    kept.take_up_with(&assignment, vec![copied]).unwrap();
+    assert_eq!(kept.disk.0.entries.len(), 4);
+    MEMBERS.iter().for_each(|member| kept.pop(third, *member, end).unwrap());
+    assert!(kept.disk.0.entries.is_empty(), "{:?}", kept.disk.0.entries);
+}
+
 /// A log that was away for epochs has data that nobody knows the worth of.
 #[test]
 fn what_a_log_had_before_it_was_away_gives_way_to_the_copy() {
