@@ -45,6 +45,12 @@ fn place(group: &Group) -> (Place, bool) {
     (place, metrics.current_leader.is_some())
 }
 
+/// Whether Raft leaves open who leads. One that does not vote misses no leader: after a restart it names the
+/// one of its last term for ever, itself perhaps. So its word counts only where it is known what it is.
+fn is_in_the_dark(place: Place, has_leader: bool) -> bool {
+    !has_leader || place == Place::Unknown
+}
+
 /// Watches over the membership of this coordinator for as long as it is active in the group.
 pub(crate) fn belong(node: Arc<Node>, group: Group) -> BoxFuture<'static, ()> {
     // Boxed, because to leave is to become active again, with a task like this one.
@@ -63,7 +69,8 @@ async fn watch_over(node: Arc<Node>, group: Group) {
         }
         let (place, has_leader) = place(&group);
         let is_joining = node.records.lock().await.part().is_joining;
-        if has_leader {
+        let in_the_dark = is_in_the_dark(place, has_leader);
+        if !in_the_dark {
             lonely = Instant::now();
         }
         let mut pause = LONELY_AFTER;
@@ -84,7 +91,7 @@ async fn watch_over(node: Arc<Node>, group: Group) {
                 return leave(&node, &group).await;
             }
             (Place::Voter | Place::Unknown, false)
-                if !has_leader && lonely.elapsed() >= LONELY_AFTER =>
+                if in_the_dark && lonely.elapsed() >= LONELY_AFTER =>
             {
                 if is_removed(&node, &group).await {
                     return leave(&node, &group).await;
@@ -173,4 +180,17 @@ async fn tell_address(node: &Arc<Node>, group: &Group) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leader_that_one_outside_names_is_not_believed_before_it_knows_that_it_votes() {
+        assert!(is_in_the_dark(Place::Unknown, true));
+        assert!(is_in_the_dark(Place::Voter, false));
+        assert!(!is_in_the_dark(Place::Voter, true));
+        assert!(!is_in_the_dark(Place::Outside, true));
+    }
 }
