@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum as _;
 use plinth_foreman::{ChildProcesses, WorkerOrder};
 use plinth_service::{Exit, Host};
+use plinth_store::StoreError;
 use plinth_types::{ServiceKind, ServiceName, ServiceRef};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
@@ -116,7 +117,7 @@ async fn bind_where_it_was(world: &World, launch: &Launch) -> Result<Host, Exit>
         _ => None,
     };
     let mut host = None;
-    if let Some(bind) = before {
+    if let Some(bind) = before.clone() {
         host = roster::bind(world, &Launch { bind, ..launch.clone() }).await.ok();
     }
     let host = match host {
@@ -125,11 +126,15 @@ async fn bind_where_it_was(world: &World, launch: &Launch) -> Result<Host, Exit>
     };
     if launch.bind.ends_with(":0") && launch.advertise.is_none() {
         let address = host.context().pid().address.clone();
+        if before.as_ref() == Some(&address) {
+            return Ok(host);
+        }
         if let Err(error) = world.disk.write_file(&file, address.as_bytes()) {
-            return Err(Exit::usage(format!(
-                "--data-dir {} can't be written: {error}",
-                launch.directory.display()
-            )));
+            let shown = launch.directory.display();
+            let reason = format!("--data-dir {shown} can't be written: {error}");
+            // There may be room again, and whoever starts foremen again need not give up.
+            let is_full = matches!(error, StoreError::Full { .. });
+            return Err(if is_full { Exit::failure(reason) } else { Exit::usage(reason) });
         }
     }
     Ok(host)

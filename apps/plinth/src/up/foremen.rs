@@ -37,6 +37,8 @@ struct Foreman {
     /// The other end of the child's standard input; closed when this process ends.
     pipe: Option<ChildStdin>,
     restart_at: Option<Instant>,
+    /// Whether this is not its first start.
+    is_again: bool,
 }
 
 /// The foremen.
@@ -66,6 +68,7 @@ impl Foremen {
                 child: None,
                 pipe: None,
                 restart_at: None,
+                is_again: false,
             };
             foreman.start()?;
             foremen.push(foreman);
@@ -73,7 +76,8 @@ impl Foremen {
         Ok(Foremen(foremen))
     }
 
-    /// Starts again whichever ends. Returns only when one says that it was started wrongly.
+    /// Starts again whichever ends. Returns only when one says at its first start that it was started
+    /// wrongly: what befalls a node later on is no reason to end the others.
     pub(crate) async fn supervise(&mut self) -> anyhow::Error {
         let mut all: FuturesUnordered<_> = self.0.iter_mut().map(Foreman::supervise).collect();
         match all.next().await {
@@ -123,9 +127,10 @@ impl Foreman {
                 Err(error) => return error.into(),
             };
             self.child = None;
-            if status.code() == Some(i32::from(USAGE)) {
+            if status.code() == Some(i32::from(USAGE)) && !self.is_again {
                 return self.describe(status);
             }
+            self.is_again = true;
             self.restart_at = Some(Instant::now() + RESTART);
         }
     }
