@@ -226,6 +226,9 @@ pub struct Status {
     /// Where it has more of them, it takes no more.
     #[serde(default)]
     pub queue_limit_bytes: u64,
+    /// Whether its disk is full: it takes nothing until there is room.
+    #[serde(default)]
+    pub disk_full: bool,
     /// How far each member is behind, and each newcomer that is given a copy.
     #[serde(default)]
     pub backlogs: Vec<MemberBacklog>,

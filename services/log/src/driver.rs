@@ -229,7 +229,9 @@ impl Driver {
                 let kept = self.machine.config().map(Option::<&_>::cloned);
                 answer(reply, kept.map(|recorded| Kept { recorded }));
             }
-            Command::Status(reply) => answer(reply, Ok(self.machine.status())),
+            Command::Status(reply) => {
+                answer(reply, Ok(Status { disk_full: self.full, ..self.machine.status() }));
+            }
         }
     }
 

@@ -26,6 +26,8 @@ impl Handle {
     }
 }
 
+/// How what must be durable may fail, beside a wrong epoch.
+const WRITE: &[ErrorCode] = &[ErrorCode::Damaged, ErrorCode::DiskFull];
 /// How a pull may fail, beside a wrong epoch.
 const PULL: &[ErrorCode] =
     &[ErrorCode::NotFound, ErrorCode::TransactionTooOld, ErrorCode::Overloaded, ErrorCode::Damaged];
@@ -34,13 +36,13 @@ const PULL: &[ErrorCode] =
 pub(crate) fn routes() -> Routes<Handle> {
     Routes::new()
         .describe("Plinth log", "The ordered, fsynced record of committed batches.")
-        .service(routes!(lock).fails(FENCED).fails(&[ErrorCode::Damaged]))
-        .service(routes!(assign).fails(FENCED).fails(&[ErrorCode::Damaged]))
-        .service(routes!(push).fails(FENCED).fails(&[ErrorCode::Overloaded, ErrorCode::Damaged]))
+        .service(routes!(lock).fails(FENCED).fails(WRITE))
+        .service(routes!(assign).fails(FENCED).fails(WRITE))
+        .service(routes!(push).fails(FENCED).fails(WRITE).fails(&[ErrorCode::Overloaded]))
         .service(routes!(pull).fails(FENCED).fails(PULL))
         .service(routes!(pop).fails(FENCED).fails(&[ErrorCode::NotFound, ErrorCode::Damaged]))
         .service(routes!(confirm).fails(FENCED).fails(&[ErrorCode::Damaged]))
-        .service(routes!(keep).fails(FENCED).fails(&[ErrorCode::Damaged]))
+        .service(routes!(keep).fails(FENCED).fails(WRITE))
         .service(routes!(kept).fails(&[ErrorCode::NotReady, ErrorCode::Damaged]))
         .observer(routes!(status).fails(&[ErrorCode::NotReady, ErrorCode::Damaged]))
 }

@@ -567,6 +567,7 @@ impl Machine {
             tags: self.extents(),
             queue_bytes: self.bytes,
             queue_limit_bytes: self.limits.queue_bytes,
+            disk_full: false,
             backlogs: self.backlogs(),
             config: self
                 .config

@@ -318,6 +318,17 @@ async fn a_log_whose_configuration_can_not_be_read_counts_unless_it_may_be_a_new
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_disk_is_full_is_passed_over() {
+    let neighbours = one_epoch().await;
+    let full = service("log-1@node-3");
+    neighbours.world().logs.get_mut(&full).unwrap().disk_full = true;
+    let director = Director::appointed(&neighbours, &[]).await;
+    let live = director.until_ready().await;
+    let logs: Vec<_> = live.recorded.config.layout.logs.iter().map(|log| &log.service).collect();
+    assert!(logs.len() == LOGS.len() && !logs.contains(&&full), "{logs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_any_log_it_waits_and_goes_on_when_one_is_back() {
     let neighbours = one_epoch().await;
     for log in LOGS {

@@ -51,6 +51,8 @@ pub(crate) struct Log {
     pub(crate) config: Option<Recorded>,
     /// Whether the configuration that it keeps can't be read.
     pub(crate) config_damaged: bool,
+    /// Whether its disk is full.
+    pub(crate) disk_full: bool,
     locked: Epoch,
     tags: Vec<Tag>,
     pub(crate) copied: Vec<Tag>,
@@ -449,6 +451,7 @@ impl World {
         let store = self.stores[who];
         let log = self.logs.entry(who.clone()).or_default();
         match (method.as_str(), path) {
+            ("POST", "/v1/locks") if log.disk_full => problem(ErrorCode::DiskFull, path),
             ("POST", "/v1/locks") => {
                 log.locked = read::<LockRequest>(body).epoch;
                 Ok(json(&LockAnswer {
@@ -489,6 +492,7 @@ impl World {
                 tags: vec![],
                 queue_bytes: 0,
                 queue_limit_bytes: 0,
+                disk_full: log.disk_full,
                 backlogs: vec![],
                 config: None,
             })),

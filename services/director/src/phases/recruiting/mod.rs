@@ -238,8 +238,8 @@ async fn probe(reign: &Reign, locked: &Locked, service: ServiceRef, worker: Work
             let peers = reign.context.peers();
             match peers.call(&target, &INFO, &Nothing {}, Some(reign.epoch), limit).await {
                 Ok(info) if info.pid.incarnation == pid.incarnation && info.service == service => {
-                    if is_damaged(reign, &service, &target, limit).await {
-                        tracing::warn!(%service, "passed over: it is damaged");
+                    if let Some(why) = why_useless(reign, &service, &target, limit).await {
+                        tracing::warn!(%service, why, "passed over");
                         return Probed::Elsewhere;
                     }
                     (info.epoch == Epoch::ZERO, Vec::new())
@@ -260,15 +260,22 @@ async fn probe(reign: &Reign, locked: &Locked, service: ServiceRef, worker: Work
     Probed::Here(Box::new(Candidate { service, pid, store: worker.store, fresh, holds }))
 }
 
-/// Whether a log that no layout names says that it can't be used. It runs all the same, to show the
-/// configuration that it keeps.
-async fn is_damaged(reign: &Reign, service: &ServiceRef, target: &Target, limit: Duration) -> bool {
+/// Why a log that is not locked can't be used, as it says itself. It runs all the same: a damaged one to show
+/// the configuration that it keeps, one whose disk is full until there is room.
+async fn why_useless(
+    reign: &Reign,
+    service: &ServiceRef,
+    target: &Target,
+    limit: Duration,
+) -> Option<&'static str> {
     if service.kind() != ServiceKind::Log {
-        return false;
+        return None;
     }
     let (peers, epoch) = (reign.context.peers(), Some(reign.epoch));
-    let status = peers.call(target, &log::STATUS, &Nothing {}, epoch, limit).await;
-    status.is_err_and(|error| error.code() == Some(ErrorCode::Damaged))
+    match peers.call(target, &log::STATUS, &Nothing {}, epoch, limit).await {
+        Ok(status) => status.disk_full.then_some("its disk is full"),
+        Err(error) => (error.code() == Some(ErrorCode::Damaged)).then_some("it is damaged"),
+    }
 }
 
 /// Has foremen make everything that the placement lacks, all at once.
