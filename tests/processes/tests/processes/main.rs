@@ -5,6 +5,7 @@
 mod bootstrap;
 mod clients;
 mod configuration;
+mod disks;
 mod durability;
 mod endings;
 mod examples;
