@@ -109,12 +109,13 @@ impl Newcomer {
         keys.filter_map(get).collect()
     }
 
-    fn take(&mut self, page: Page) {
-        let Some(copy) = self.replica.stream.copy() else { return };
-        let next = copy.with(&page).unwrap();
+    fn take(&mut self, page: Page) -> Result<(), PageFault> {
+        let Some(copy) = self.replica.stream.copy() else { return Ok(()) };
+        let next = copy.with(&page)?;
         let batch: Batch = copy.batch(TAG, page, &next).unwrap();
         self.replica.stream.begin_page();
         self.page = Some((next, self.replica.store.write(batch, Durability::Synced)));
+        Ok(())
     }
 
     async fn paged(&mut self) {
@@ -193,7 +194,9 @@ async fn run(ops: Vec<Op>, seed: u64) {
                     newcomer.wants().filter(|_| newcomer.page.is_none())
                 {
                     match give(index, &sources[index], &request(index, range, at_least, bytes)) {
-                        Ok(page) => newcomer.take(page),
+                        // One of an earlier epoch than the page before is refused, and another source
+                        // asked.
+                        Ok(page) => drop(newcomer.take(page)),
                         // The other source was further when the last page was given.
                         Err(Refusal::Future { .. }) => {}
                         Err(refusal) => panic!("{refusal}"),
@@ -230,7 +233,7 @@ async fn run(ops: Vec<Op>, seed: u64) {
     truth.known_committed = truth.end;
     advance(&mut sources[0], &truth).await;
     while let Some((range, at_least)) = newcomer.wants() {
-        newcomer.take(give(0, &sources[0], &request(0, range, at_least, 3)).unwrap());
+        newcomer.take(give(0, &sources[0], &request(0, range, at_least, 3)).unwrap()).unwrap();
         newcomer.paged().await;
     }
     while newcomer.replica.stream.durable().version < truth.end {

@@ -308,6 +308,27 @@ async fn what_a_recovery_drops_is_dropped_here() {
     );
 }
 
+/// It can have lost what it once had: its disk was put back to an earlier time, or lied.
+#[tokio::test]
+async fn a_member_that_lacks_what_the_logs_have_dropped_says_so() {
+    let disk = new_disk();
+    let first = generation(1, Version::ZERO);
+    let log = Log::start("log-1@node-1", first).await;
+    log.push(USER, set("a", "lost"));
+    log.commit();
+    log.drop_all();
+    let storage = start(&disk).await;
+    storage.ask(ASSIGN, &assignment(first, &[&log])).await.unwrap();
+    let status = storage.status_when(|status| status.lacks.contains(&USER)).await;
+    assert_eq!(status.epoch, Epoch(1));
+    let last = log.push(USER, set("b", "there"));
+    log.commit();
+    assert_eq!(
+        storage.ask(READ, &read(1, last, &["a"])).await.unwrap_err(),
+        ErrorCode::FutureVersion
+    );
+}
+
 /// Memory is bounded: a storage whose disk takes nothing pulls no more, and goes on by itself.
 #[tokio::test]
 async fn a_full_disk_holds_the_pullers_until_it_has_room() {
