@@ -37,6 +37,11 @@ pub(crate) const REGISTRY_PERIOD: Duration = Duration::from_millis(250);
 pub(crate) const SUPERSEDED_PERIOD: Duration = Duration::from_secs(1);
 /// Changes of parameters that may wait at a time.
 pub(crate) const ORDERS: usize = 16;
+/// Time before it is looked again whether a log has opened its store.
+pub(crate) const OPENING_LOOK: Duration = Duration::from_millis(10);
+/// How long a recovery waits for a log to open its store, from its beginning on. Then another one is
+/// recruited, or made.
+pub(crate) const OPENING_PATIENCE: Duration = Duration::from_secs(3);
 /// Time before something is tried again that failed or was not there.
 pub(crate) const RETRY: Duration = Duration::from_millis(100);
 /// How long a log may take to answer a lock: it fsyncs what it has.

@@ -75,7 +75,7 @@ mod tests {
             (2, vec![tag(700, 600)], false),
         ] {
             let (store, epoch) = (StoreId(1), Epoch(epoch));
-            let status = Status { store, epoch, tags, queue_bytes: 0 };
+            let status = Status { store, epoch, tags, queue_bytes: 0, lacks: BTreeSet::new() };
             assert_eq!(is_past(&status, Epoch(3), Version(500)), past, "{status:?}");
         }
     }

@@ -25,7 +25,10 @@ use tokio::time::{Instant, sleep};
 
 use self::placement::{Candidate, Placement, Site, Wanted, place};
 use super::locking::Locked;
-use crate::config::{MAKE_LIMIT, MAKE_PAUSE, PROBE_LIMIT, PROBES, RETRY, SUSPECT_PROBE_LIMIT};
+use crate::config::{
+    MAKE_LIMIT, MAKE_PAUSE, OPENING_LOOK, OPENING_PATIENCE, PROBE_LIMIT, PROBES, RETRY,
+    SUSPECT_PROBE_LIMIT,
+};
 use crate::fatal::Fatal;
 use crate::plan::{LogRecruit, Recruits, first_storages, first_teams};
 use crate::registry::{Registry, Whereabouts};
@@ -41,6 +44,8 @@ struct Experience {
     /// Processes that did not answer when they were asked. They are not asked again, unless there
     /// is nobody else.
     mute: BTreeSet<Incarnation>,
+    /// A log that is opening its store.
+    opening: Option<ServiceRef>,
 }
 
 /// Recruits everybody, waiting for as long as somebody is lacking.
@@ -72,6 +77,12 @@ pub(crate) async fn run(
                     }
                     return Ok(recruits);
                 }
+            }
+            // A log that can't open its store ends, and is started again and again: who recruits it
+            // before it is open recruits in vain.
+            _ if is_opening(reign, &experience) => {
+                sleep(OPENING_LOOK).await;
+                continue;
             }
             // Somebody is lacking who may be about to come by itself.
             _ if is_coming(reign, &nodes, holding, locked, &parameters) => {}
@@ -108,6 +119,16 @@ fn wanted(parameters: &Parameters, shards: &ShardMap, locked: &Locked) -> Wanted
         resolvers: size(parameters.resolvers),
         replication: size(parameters.replication),
     }
+}
+
+/// Whether a log that is lacking is opening its store, and there is still time for that.
+fn is_opening(reign: &Reign, experience: &Experience) -> bool {
+    let Some(log) = &experience.opening else { return false };
+    let is_opening = reign.elapsed() < OPENING_PATIENCE;
+    if is_opening {
+        reign.stalled(Some(format!("waiting for {log} to open its store")));
+    }
+    is_opening
 }
 
 /// Whether a node that the cluster knows has yet to report or to bring up what it has, and there is
@@ -204,10 +225,12 @@ async fn candidates(
     let probes: Vec<_> = probes.collect();
     let answers: Vec<Probed> = stream::iter(probes).buffered(PROBES).collect().await;
     let mut candidates = Vec::new();
+    experience.opening = None;
     for answer in answers {
         match answer {
             Probed::Here(candidate) => candidates.push(*candidate),
             Probed::Mute(incarnation) => drop(experience.mute.insert(incarnation)),
+            Probed::Opening(log) => experience.opening = Some(log),
             Probed::Elsewhere => {}
         }
     }
@@ -219,6 +242,8 @@ enum Probed {
     Here(Box<Candidate>),
     /// It has not answered, as a frozen process does.
     Mute(Incarnation),
+    /// It is a log that has not opened its store yet.
+    Opening(ServiceRef),
     /// It is not what it was reported to be, or has ended since.
     Elsewhere,
 }
@@ -238,9 +263,13 @@ async fn probe(reign: &Reign, locked: &Locked, service: ServiceRef, worker: Work
             let peers = reign.context.peers();
             match peers.call(&target, &INFO, &Nothing {}, Some(reign.epoch), limit).await {
                 Ok(info) if info.pid.incarnation == pid.incarnation && info.service == service => {
-                    if let Some(why) = why_useless(reign, &service, &target, limit).await {
-                        tracing::warn!(%service, why, "passed over");
-                        return Probed::Elsewhere;
+                    match state_of(reign, &service, &target, limit).await {
+                        State::Open => {}
+                        State::Opening => return Probed::Opening(service),
+                        State::Useless(why) => {
+                            tracing::warn!(%service, why, "passed over");
+                            return Probed::Elsewhere;
+                        }
                     }
                     (info.epoch == Epoch::ZERO, Vec::new())
                 }
@@ -260,21 +289,29 @@ async fn probe(reign: &Reign, locked: &Locked, service: ServiceRef, worker: Work
     Probed::Here(Box::new(Candidate { service, pid, store: worker.store, fresh, holds }))
 }
 
-/// Why a log that is not locked can't be used, as it says itself. It runs all the same: a damaged one to show
-/// the configuration that it keeps, one whose disk is full until there is room.
-async fn why_useless(
-    reign: &Reign,
-    service: &ServiceRef,
-    target: &Target,
-    limit: Duration,
-) -> Option<&'static str> {
+/// What a log that is not locked says of itself.
+enum State {
+    Open,
+    /// It reads its store, and may yet find that it can't.
+    Opening,
+    /// It can't be used, and runs all the same: a damaged one to show the configuration that it keeps,
+    /// one whose disk is full until there is room.
+    Useless(&'static str),
+}
+
+async fn state_of(reign: &Reign, service: &ServiceRef, target: &Target, limit: Duration) -> State {
     if service.kind() != ServiceKind::Log {
-        return None;
+        return State::Open;
     }
     let (peers, epoch) = (reign.context.peers(), Some(reign.epoch));
     match peers.call(target, &log::STATUS, &Nothing {}, epoch, limit).await {
-        Ok(status) => status.disk_full.then_some("its disk is full"),
-        Err(error) => (error.code() == Some(ErrorCode::Damaged)).then_some("it is damaged"),
+        Ok(status) if status.disk_full => State::Useless("its disk is full"),
+        Ok(_) => State::Open,
+        Err(error) => match error.code() {
+            Some(ErrorCode::Damaged) => State::Useless("it is damaged"),
+            Some(ErrorCode::NotReady) => State::Opening,
+            _ => State::Useless("it does not say how it is"),
+        },
     }
 }
 
