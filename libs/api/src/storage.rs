@@ -1,5 +1,7 @@
 //! The storage: applies the logs and serves reads at a version.
 
+use std::collections::BTreeSet;
+
 use plinth_types::{Epoch, Incarnation, Key, KeyRange, StoreId, Tag, Value, ValueBytes, Version};
 use serde::{Deserialize, Serialize};
 
@@ -233,6 +235,10 @@ pub struct Status {
     /// Bytes of versions that it holds in memory.
     #[serde(default)]
     pub queue_bytes: u64,
+    /// Tags of which the logs have dropped what comes next here, since it once had that and said so. It
+    /// can't go on by itself.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub lacks: BTreeSet<Tag>,
 }
 
 /// Asks for the configuration as the system shard holds it durably.

@@ -241,8 +241,11 @@ fn lagging(view: &View<'_>) -> Option<Change> {
         others.any(|other| view.is_current(other.store, team.tag) && !view.is_lagging(other.store))
     };
     view.teams_of(*store).all(has_another).then(|| {
-        let bytes = view.backlog(*store);
-        let why = format!("it is {bytes} bytes of log behind, and must take a copy again");
+        let what = match view.lacks_data(*store) {
+            true => "has lost what the logs have dropped since".to_owned(),
+            false => format!("is {} bytes of log behind", view.backlog(*store)),
+        };
+        let why = format!("it {what}, and must take a copy again");
         Change::Drop { store: *store, service: service.clone(), why }
     })
 }

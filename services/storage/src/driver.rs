@@ -7,7 +7,7 @@ mod copying;
 mod following;
 mod writing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,6 +140,8 @@ pub(crate) struct Driver {
     held: BTreeMap<Tag, oneshot::Sender<Next>>,
     /// Tags that no log brings, each with the reason.
     stuck: BTreeMap<Tag, String>,
+    /// Tags of which it has lost what it had made durable.
+    lacks: BTreeSet<Tag>,
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
     /// When each tag that has something to make durable is to do so.
     due: BTreeMap<Tag, Instant>,
@@ -196,6 +198,7 @@ impl Driver {
             session: 0,
             held: BTreeMap::new(),
             stuck: BTreeMap::new(),
+            lacks: BTreeSet::new(),
             writes: FuturesUnordered::new(),
             due: BTreeMap::new(),
             reads: Waiting::default(),
@@ -282,7 +285,8 @@ impl Driver {
         let tags = self.streams.values().map(Stream::status).collect();
         let queue_bytes: usize = self.streams.values().map(Stream::window_bytes).sum();
         let queue_bytes = u64::try_from(queue_bytes).unwrap_or(u64::MAX);
-        Status { store: self.id, epoch: self.tenure.epoch(), tags, queue_bytes }
+        let (epoch, lacks) = (self.tenure.epoch(), self.lacks.clone());
+        Status { store: self.id, epoch, tags, queue_bytes, lacks }
     }
 
     fn fence(&self, asked: Epoch) -> Result<(), Refusal> {

@@ -1,5 +1,6 @@
 //! Services that the tests play.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
@@ -173,7 +174,13 @@ async fn shard_config(State(keeps): State<Keeps>) -> Json<ShardConfig> {
 
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = StorageStatus)))]
 async fn storage_status(State(keeps): State<Keeps>) -> Json<StorageStatus> {
-    Json(StorageStatus { store: keeps.store, epoch: Epoch(0), tags: vec![], queue_bytes: 0 })
+    Json(StorageStatus {
+        store: keeps.store,
+        epoch: Epoch(0),
+        tags: vec![],
+        queue_bytes: 0,
+        lacks: BTreeSet::new(),
+    })
 }
 
 /// A storage that keeps a configuration.

@@ -34,17 +34,23 @@ fn tag_status(tag: u32, copying: Option<CopyStatus>) -> TagStatus {
 
 fn whole(store: u128) -> Status {
     let tags = vec![tag_status(0, None), tag_status(1, None)];
-    Status { store: StoreId(store), epoch: Epoch(3), tags, queue_bytes: 0 }
+    Status { store: StoreId(store), epoch: Epoch(3), tags, queue_bytes: 0, lacks: BTreeSet::new() }
 }
 
 fn half(store: u128) -> Status {
     let copying = Some(CopyStatus::default());
     let tags = vec![tag_status(0, copying), tag_status(1, None)];
-    Status { store: StoreId(store), epoch: Epoch(3), tags, queue_bytes: 0 }
+    Status { store: StoreId(store), epoch: Epoch(3), tags, queue_bytes: 0, lacks: BTreeSet::new() }
 }
 
 fn blank(store: u128) -> Status {
-    Status { store: StoreId(store), epoch: Epoch::ZERO, tags: vec![], queue_bytes: 0 }
+    Status {
+        store: StoreId(store),
+        epoch: Epoch::ZERO,
+        tags: vec![],
+        queue_bytes: 0,
+        lacks: BTreeSet::new(),
+    }
 }
 
 fn storage(number: u32, store: u128) -> Worker {
@@ -298,6 +304,12 @@ fn a_member_too_far_behind_is_dropped_but_never_the_last_that_is_not() {
     let joins = scene.step();
     assert!(joins.contains("there are too few copies"), "{joins}");
     assert_eq!(scene.team(0).1, [(21, None)]);
+
+    // It says itself that it can't go on: what it had is gone, and the logs have dropped it.
+    let mut scene = Scene::new();
+    scene.statuses.insert(StoreId(13), Status { lacks: BTreeSet::from([Tag(1)]), ..whole(13) });
+    let dropped = scene.step();
+    assert!(dropped.starts_with("storage-1@node-3 is dropped: it has lost"), "{dropped}");
 
     // All are behind.
     let mut scene = Scene::new();

@@ -127,9 +127,17 @@ impl View<'_> {
         self.backlogs.get(&store).copied().unwrap_or(0)
     }
 
-    /// Whether a storage is further behind than the logs should keep data for.
+    /// Whether a storage is further behind than the logs should keep data for, or do.
     pub(super) fn is_lagging(&self, store: StoreId) -> bool {
-        self.backlog(store) > self.recorded.config.parameters.max_log_backlog_bytes
+        self.lacks_data(store)
+            || self.backlog(store) > self.recorded.config.parameters.max_log_backlog_bytes
+    }
+
+    /// Whether a storage has lost what it had, and the logs have dropped it since.
+    pub(super) fn lacks_data(&self, store: StoreId) -> bool {
+        let status = self.statuses.get(&store);
+        let status = status.filter(|status| status.epoch == self.recorded.config.epoch);
+        status.is_some_and(|status| !status.lacks.is_empty())
     }
 
     pub(super) fn zone(&self, node: &NodeId) -> Zone {

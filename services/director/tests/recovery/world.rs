@@ -1,7 +1,7 @@
 //! The director's neighbours, faked over HTTP on loopback: coordinators, foremen that make workers,
 //! and workers that do what they are told and keep a journal of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -529,7 +529,13 @@ impl World {
                     known_committed: self.committed,
                     copying: None,
                 };
-                Ok(json(&StorageStatus { store, epoch, tags: vec![tag], queue_bytes: 0 }))
+                Ok(json(&StorageStatus {
+                    store,
+                    epoch,
+                    tags: vec![tag],
+                    queue_bytes: 0,
+                    lacks: BTreeSet::new(),
+                }))
             }
             _ => problem(ErrorCode::NotFound, path),
         }

@@ -34,6 +34,7 @@ impl Driver {
         self.tasks.clear();
         self.held.clear();
         self.stuck.clear();
+        self.lacks.clear();
         self.due.clear();
         self.logs = logs;
         self.joining.clear();

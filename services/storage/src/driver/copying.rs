@@ -168,7 +168,8 @@ impl Driver {
     }
 
     /// The logs have dropped what a tag needs: a newcomer begins its copy again, and whoever pulled
-    /// for it ends. Anybody else can only ask again.
+    /// for it ends. Anybody else can only ask again, and say what it has lost: the director has it
+    /// take a copy.
     pub(super) fn dropped(
         &mut self,
         session: u64,
@@ -180,6 +181,9 @@ impl Driver {
             return;
         }
         let joining = self.joining.get(&tag).cloned();
+        if joining.is_none() && self.lacks.insert(tag) {
+            tracing::error!(%tag, detail, "what was durable here is not there any more");
+        }
         // A write that is under way would be taken for one of the new copy's.
         let stream = self.streams.get_mut(&tag).filter(|stream| !stream.is_writing());
         let (Some(stream), Some(joining)) = (stream, joining) else {

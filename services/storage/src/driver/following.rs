@@ -87,6 +87,7 @@ impl Driver {
         } else {
             let _ = next.send(Next::Go(place(stream)));
         }
+        self.lacks.remove(&tag);
         if self.stuck.remove(&tag).is_some() {
             self.show_streams();
         }

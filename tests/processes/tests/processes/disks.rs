@@ -13,6 +13,7 @@ use plinth_test_processes::{eventually, stores};
 use plinth_types::ServiceRef;
 
 use crate::Outcome;
+use crate::replicas::is_everywhere;
 
 /// Keys that are there before anything befalls a disk.
 const BEFORE: usize = 100;
@@ -105,19 +106,22 @@ fn whoever_finds_a_bit_turned_says_so_and_stops_and_the_others_go_on() -> Outcom
     cluster.kill_all()
 }
 
-/// What was cut off was acknowledged. The other two have it.
+/// What was cut off was acknowledged. The others have it, and give it back.
 #[test]
-fn a_log_whose_end_was_cut_off_loses_nothing_that_was_acknowledged() -> Outcome {
+fn a_log_and_a_storage_whose_ends_were_cut_off_lose_nothing_that_was_acknowledged() -> Outcome {
     let directory = tempfile::tempdir()?;
     let cluster = Cluster::start(directory.path())?;
     let keys = fill(&cluster)?;
     cluster.kill_all()?;
-    let path = newest_writes(directory.path(), "log-1", "node-1")?;
-    let length = fs::metadata(&path)?.len();
-    File::options().write(true).open(&path)?.set_len(length / 2)?;
+    for (worker, node) in [("log-1", "node-1"), ("storage-1", "node-2")] {
+        let path = newest_writes(directory.path(), worker, node)?;
+        let length = fs::metadata(&path)?.len();
+        File::options().write(true).open(&path)?.set_len(length / 2)?;
+    }
     let cluster = Cluster::start(directory.path())?;
     has(&cluster, &keys)?;
     takes_writes(&cluster, cluster.gateway()?, "after")?;
+    is_everywhere(&cluster, &keys)?;
     cluster.stop()
 }
 
