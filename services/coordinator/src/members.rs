@@ -213,16 +213,14 @@ async fn carry_out(
         };
         match step {
             MembersStep::Done => {
-                let members = &recorded.config.coordinators;
-                let state_of = match (has_begun, membership::is_proved(&state)) {
-                    (true, true) => Some(PatchState::Durable),
-                    (false, true) => Some(PatchState::Unchanged),
-                    (false, false) if order.dry_run => Some(PatchState::Unchanged),
+                let told = match (membership::is_proved(&state), order.dry_run) {
+                    (true, _) if has_begun => Some(PatchState::Durable),
+                    (true, _) | (false, true) => Some(PatchState::Unchanged),
                     // The coordinators alone have it: it could be lost with all their disks.
-                    (_, false) => is_late.then_some(PatchState::Recorded),
+                    (false, false) => is_late.then_some(PatchState::Recorded),
                 };
-                if let Some(state_of) = state_of {
-                    return Ok(answer(state_of, members));
+                if let Some(told) = told {
+                    return Ok(answer(told, &recorded.config.coordinators));
                 }
             }
             MembersStep::UnderWay if runtime.fault("coordinator.answers_begun") => {

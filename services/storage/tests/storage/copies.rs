@@ -109,6 +109,7 @@ impl Newcomer {
         keys.filter_map(get).collect()
     }
 
+    /// A page of an earlier epoch than the one before is refused, and another source asked.
     fn take(&mut self, page: Page) -> Result<(), PageFault> {
         let Some(copy) = self.replica.stream.copy() else { return Ok(()) };
         let next = copy.with(&page)?;
@@ -194,8 +195,6 @@ async fn run(ops: Vec<Op>, seed: u64) {
                     newcomer.wants().filter(|_| newcomer.page.is_none())
                 {
                     match give(index, &sources[index], &request(index, range, at_least, bytes)) {
-                        // One of an earlier epoch than the page before is refused, and another source
-                        // asked.
                         Ok(page) => drop(newcomer.take(page)),
                         // The other source was further when the last page was given.
                         Err(Refusal::Future { .. }) => {}
