@@ -318,10 +318,12 @@ async fn the_next_leader_goes_on_from_a_configuration_that_names_both() {
         scene.until_are(&[left[0], left[1], 4], &[1, 2, 3, 4]).await;
         scene.world.restart(leader).await;
         let again = scene.insist(&left, &joins).await;
-        assert_eq!(
-            again.state,
-            PatchState::Unchanged,
-            "the change was made without being asked again"
+        // The change was made without being asked again. Whether a ready epoch has proved it, the played
+        // director leaves open: it may have ended between the two.
+        assert!(
+            matches!(again.state, PatchState::Unchanged | PatchState::Recorded),
+            "{:?}",
+            again.state
         );
     };
     timeout(LIMIT, test).await.unwrap();
