@@ -123,8 +123,9 @@ async fn serve(world: World, launch: Launch, host: Host) -> Exit {
     match service.kind() {
         ServiceKind::Coordinator => {
             let mut cluster = cluster.for_coordinator();
-            if let Some(address) = advertise {
-                cluster.move_to(&service, &address);
+            if advertise.is_some() {
+                // With the port, which the flag need not say.
+                cluster.move_to(&service, &host.context().pid().address);
             }
             let config = plinth_coordinator::Config { directory, cluster, foreman };
             plinth_coordinator::serve(host, config, disk).await
