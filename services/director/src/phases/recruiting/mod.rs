@@ -80,7 +80,7 @@ pub(crate) async fn run(
             }
             // A log that can't open its store ends, and is started again and again: who recruits it
             // before it is open recruits in vain.
-            _ if is_opening(reign, &experience) => {
+            ref lacking if lacks_a_log(lacking) && is_opening(reign, &experience) => {
                 sleep(OPENING_LOOK).await;
                 continue;
             }
@@ -119,6 +119,13 @@ fn wanted(parameters: &Parameters, shards: &ShardMap, locked: &Locked) -> Wanted
         resolvers: size(parameters.resolvers),
         replication: size(parameters.replication),
     }
+}
+
+/// Whether a log may be what is lacking. Others can be made meanwhile.
+fn lacks_a_log(placed: &Result<Placement, String>) -> bool {
+    placed.as_ref().map_or(true, |placement| {
+        placement.to_make().any(|service| service.kind() == ServiceKind::Log)
+    })
 }
 
 /// Whether a log that is lacking is opening its store, and there is still time for that.
