@@ -311,6 +311,12 @@ fn a_member_too_far_behind_is_dropped_but_never_the_last_that_is_not() {
     let dropped = scene.step();
     assert!(dropped.starts_with("storage-1@node-3 is dropped: it has lost"), "{dropped}");
 
+    // Its disk is as it was before its copy was whole: it takes up no epoch as a member.
+    let mut scene = Scene::new();
+    scene.statuses.insert(StoreId(13), Status { epoch: Epoch(2), ..half(13) });
+    let dropped = scene.step();
+    assert!(dropped.starts_with("storage-1@node-3 is dropped: it has lost"), "{dropped}");
+
     // All are behind.
     let mut scene = Scene::new();
     for store in 11..=13 {

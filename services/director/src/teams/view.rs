@@ -135,9 +135,14 @@ impl View<'_> {
 
     /// Whether a storage has lost what it had, and the logs have dropped it since.
     pub(super) fn lacks_data(&self, store: StoreId) -> bool {
-        let status = self.statuses.get(&store);
-        let status = status.filter(|status| status.epoch == self.recorded.config.epoch);
-        status.is_some_and(|status| !status.lacks.is_empty())
+        let Some(status) = self.statuses.get(&store) else { return false };
+        let is_of_epoch = status.epoch == self.recorded.config.epoch;
+        // A member had a whole copy once. One that has a part of it found its disk as it was before
+        // that, and takes up no epoch as a member, so it is asked whatever epoch it is of.
+        let is_half = |team: &StorageTeam<ServiceRef>| {
+            status.tags.iter().any(|held| held.tag == team.tag && held.copying.is_some())
+        };
+        (is_of_epoch && !status.lacks.is_empty()) || self.teams_of(store).any(is_half)
     }
 
     pub(super) fn zone(&self, node: &NodeId) -> Zone {
