@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-pub use simulated::{DiskCounts, DiskDelays, DiskEvent, DiskHook, SimulatedDisk};
+pub use simulated::{DiskCounts, DiskDelays, DiskEvent, DiskHook, Image, SimulatedDisk};
 
 /// What went wrong at the disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

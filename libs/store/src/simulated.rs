@@ -21,7 +21,7 @@ mod tests;
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use futures::future::BoxFuture;
 use plinth_runtime::Random;
 
 use crate::{Batch, DirectoryLock, Disk, Durability, Store, StoreError, Table};
-use platter::Platter;
+use platter::{Backup, Platter};
 use store::SimulatedStore;
 
 /// How long the disk takes. Drawn anew for each operation, uniformly between the bounds.
@@ -138,6 +138,27 @@ pub struct DiskCounts {
     pub files: u64,
 }
 
+/// What a directory had on the disk at one moment. A clone is the same one.
+#[derive(Clone)]
+pub struct Image {
+    directory: PathBuf,
+    backup: Arc<Backup>,
+}
+
+impl Image {
+    /// The directory that it is of.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
 /// One process's view of one machine's disk. A clone is the same process.
 #[derive(Clone)]
 pub struct SimulatedDisk {
@@ -213,6 +234,22 @@ impl SimulatedDisk {
     /// Damages a store as a whole: it can't be opened any more. Answers whether there is one.
     pub fn corrupt_store(&self, directory: &Path) -> bool {
         self.platter.lock().corrupt_store(directory)
+    }
+
+    /// What a directory has on the disk now: as after the loss of power, without what is not synced.
+    #[must_use]
+    pub fn image(&self, directory: &Path) -> Image {
+        let backup = self.platter.lock().back_up(directory);
+        Image { directory: directory.to_owned(), backup: Arc::new(backup) }
+    }
+
+    /// Puts a directory back as it was, as a restored backup does, or a disk that lied of what it had
+    /// synced. Whoever has it open meets errors from then on.
+    ///
+    /// # Errors
+    /// What is there can't be removed.
+    pub fn put_back(&self, image: &Image) -> Result<(), StoreError> {
+        self.platter.lock().put_back(&image.directory, &image.backup)
     }
 
     /// Whether the disk is full. While it is, writes fail with [`StoreError::Full`] and change

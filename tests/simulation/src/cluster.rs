@@ -1,7 +1,7 @@
 //! The nodes of a cluster, and what can befall them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use plinth_api::Target;
 use plinth_service::{Secret, Secrets, StateReads};
 use plinth_simulation::Simulation;
 use plinth_storage::records::{CONFIG, META, SYSTEM};
-use plinth_store::{Disk as _, DiskDelays, SimulatedDisk};
+use plinth_store::{Disk as _, DiskDelays, Image, SimulatedDisk};
 use plinth_system_config::{Parameters, keys};
 use plinth_types::{ClusterId, NodeId, ServiceKind, ServiceName, ServiceRef};
 
@@ -263,10 +263,8 @@ impl Cluster {
     pub fn lose_coordinator(&self, node: &NodeId) {
         for node in self.nodes.iter().filter(|other| other.id == *node && !other.on) {
             let coordinator = service(ServiceKind::Coordinator, &node.id);
-            let directory =
-                Path::new(DATA).join(node.id.as_str()).join(coordinator.name.to_string());
             // Where there is none, nothing is lost.
-            let _ = node.disk.remove(&directory);
+            let _ = node.disk.remove(&directory(&coordinator));
         }
     }
 
@@ -323,11 +321,34 @@ impl Cluster {
         if !self.kill(&log) {
             return None;
         }
-        let directory = Path::new(DATA).join(node.id.as_str()).join(log.name.to_string());
         // Where there is none, nothing is lost.
-        let _ = node.disk.remove(&directory);
+        let _ = node.disk.remove(&directory(&log));
         Some(log)
     }
+
+    /// What a service has on its node's disk now; none where it has nothing.
+    pub fn image(&self, service: &ServiceRef) -> Option<Image> {
+        let disk = &self.node(&service.node).ok()?.disk;
+        let directory = directory(service);
+        let has_any = disk.list(&directory).is_ok_and(|names| !names.is_empty());
+        has_any.then(|| disk.image(&directory))
+    }
+
+    /// A service is killed, if it runs, and finds its directory as it was. Answers whether it still has
+    /// one.
+    pub fn put_back(&self, service: &ServiceRef, image: &Image) -> bool {
+        let Ok(node) = self.node(&service.node) else { return false };
+        if self.image(service).is_none() {
+            return false;
+        }
+        self.kill(service);
+        node.disk.put_back(image).is_ok()
+    }
+}
+
+/// Where a service has what it keeps, on its node's disk.
+fn directory(service: &ServiceRef) -> PathBuf {
+    Path::new(DATA).join(service.node.as_str()).join(service.name.to_string())
 }
 
 /// The service of a kind that each node has one of.

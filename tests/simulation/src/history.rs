@@ -1,12 +1,12 @@
 //! What the users asked and were told, in one order. They share a host and so a clock: what ended at
 //! an earlier moment than another began was over before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use plinth_system_config::{Parameters, Stamp};
-use plinth_types::{Epoch, Incarnation, Version};
+use plinth_types::{Epoch, Incarnation, NodeId, Version};
 
 use crate::user::{Fate, Gateway};
 
@@ -103,6 +103,11 @@ pub(crate) struct Record {
     pub(crate) accepted: BTreeMap<Epoch, Moment>,
     /// Whether every coordinator has lost its disk at some time.
     pub(crate) is_wiped: bool,
+    /// When the coordinators' disks were put back to what they had been, if they were.
+    pub(crate) forgot: Option<Moment>,
+    /// The nodes on which the disk of a log or a storage was put back: what they say to be durable or
+    /// locked may go back.
+    pub(crate) rolled_back: BTreeSet<NodeId>,
     /// The directors of each epoch, as any coordinator ever named them.
     pub(crate) directors: BTreeMap<Epoch, BTreeMap<Incarnation, String>>,
 }
@@ -110,6 +115,20 @@ pub(crate) struct Record {
 /// The record that all users share. A clone is the same one.
 #[derive(Clone, Default)]
 pub struct History(Arc<Mutex<Record>>);
+
+impl Record {
+    /// The configurations that were told, but for what coordinators told that had been put back and
+    /// could not know it yet: before an epoch accepted commits again.
+    pub(crate) fn told(&self) -> Vec<Told> {
+        let knew_again = |forgot: Moment| self.accepted.values().copied().find(|at| *at > forgot);
+        let is_unaware = |told: &Told| {
+            self.forgot.is_some_and(|forgot| {
+                told.ended > forgot && knew_again(forgot).is_none_or(|again| told.began < again)
+            })
+        };
+        self.configs.iter().filter(|told| !is_unaware(told)).cloned().collect()
+    }
+}
 
 impl History {
     pub(crate) fn record(&self) -> MutexGuard<'_, Record> {

@@ -3,6 +3,7 @@
 //! histories are calm, and some have much of one kind.
 
 mod kinds;
+mod rolling_back;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use plinth_runtime::Random;
 use plinth_service::STOP_GRACE;
 use plinth_simulation::{DROP_REPLY, MUTE, Simulation, When};
-use plinth_store::{Disk as _, DiskDelays, SimulatedDisk};
+use plinth_store::{Disk as _, DiskDelays, Image, SimulatedDisk};
 use plinth_types::{NodeId, ServiceKind, ServiceRef};
 use turmoil::Sim;
 
@@ -51,6 +52,8 @@ enum Undo {
     Latency(NodeId, NodeId),
     Point(&'static str, ServiceRef),
     Disk(NodeId),
+    RollBack(ServiceRef, Image),
+    RollBackCoordinators(Vec<(ServiceRef, Image)>),
 }
 
 /// Does it.
@@ -72,6 +75,8 @@ pub struct Nemesis {
     lost_coordinator: bool,
     /// Whether the storages have lost the configuration.
     lost_config: bool,
+    /// Whether the coordinators' disks are put back, once in a history.
+    rolls_back_coordinators: bool,
     next: Duration,
     undo: Vec<(Duration, Undo)>,
     /// How often each kind took place.
@@ -117,6 +122,7 @@ impl Nemesis {
             damaged: None,
             lost_coordinator: false,
             lost_config: false,
+            rolls_back_coordinators: false,
             next: now,
             undo: Vec::new(),
             counts: BTreeMap::new(),
@@ -248,6 +254,14 @@ impl Nemesis {
                 }
                 cluster.stop(&service).then(|| format!("asked {service} to stop"))
             }
+            Kind::StopDirectors => {
+                let directors = services.iter().filter(|one| one.kind() == ServiceKind::Director);
+                let stopped = directors.filter(|director| cluster.stop(director)).count();
+                (stopped > 0).then(|| format!("asked {stopped} directors to stop"))
+            }
+            Kind::RolledBackLog => self.roll_back(cluster, node, ServiceKind::Log, until),
+            Kind::RolledBackStorage => self.roll_back(cluster, node, ServiceKind::Storage, until),
+            Kind::RolledBackCoordinators => self.roll_back_coordinators(cluster, until + CALM),
             Kind::PowerLoss | Kind::Blackout | Kind::LostCoordinator | Kind::LostConfig => {
                 let what = self.begin_on_power(kind, sim, cluster, node, until)?;
                 Some(format!("{what}, {for_a_while}"))
@@ -483,6 +497,12 @@ impl Nemesis {
                 self.world.faults().switch_off_at(&service.to_string(), point);
             }
             Undo::Disk(node) => cluster.set_disk(&node, DiskDelays::default(), false),
+            Undo::RollBack(service, image) => {
+                self.put_back(cluster, &service, &image, sim.elapsed());
+            }
+            Undo::RollBackCoordinators(images) => {
+                self.put_coordinators_back(sim, cluster, &images);
+            }
         }
     }
 

@@ -30,6 +30,10 @@ use crate::workloads::Workloads;
 
 /// How long a cluster may take to start, where nothing is broken.
 const START: Duration = Duration::from_secs(30);
+/// Which of sixteen seeds is about what is rare.
+const RARE: u64 = 9;
+/// The longest that a message takes on a network that is well, in milliseconds.
+const LATENCIES: [u64; 4] = [2, 5, 10, 20];
 /// How long messages overtake others, where they do.
 const OVERTAKING: Duration = Duration::from_millis(50);
 /// How many times longer than their shortest the users' pauses are: in some seeds much is under way at
@@ -77,15 +81,43 @@ pub struct Setup {
 
 impl Setup {
     /// What a seed is about, where nobody says. One in eight loses a node, one has nodes drained,
-    /// one has its parameters changed all the while, and one its coordinators.
+    /// one has its parameters changed all the while, and one its coordinators. One in sixteen
+    /// is about what is too rare for the others.
     #[must_use]
     pub fn of(seed: u64) -> Setup {
-        match seed % 8 {
-            0 => Setup::losing_a_node(),
-            2 => Setup::draining_nodes(),
-            6 => Setup::changing_members(),
-            4 => Setup { changes_parameters: Some(true), ..Setup::default() },
+        match seed % 16 {
+            0 | 8 => Setup::losing_a_node(),
+            2 | 10 => Setup::draining_nodes(),
+            6 | 14 => Setup::changing_members(),
+            4 | 12 => Setup { changes_parameters: Some(true), ..Setup::default() },
+            RARE => Setup::rare(seed / 16),
             _ => Setup::default(),
+        }
+    }
+
+    /// A few kinds of fault, and often, that lead to what other seeds hardly ever meet: a director that
+    /// is stopped in a short phase, disks that go back to what they had before.
+    #[must_use]
+    pub fn rare(number: u64) -> Setup {
+        let setup = |faults: &[&str]| Setup {
+            faults: faults.iter().map(|fault| (*fault).to_owned()).collect(),
+            ..Setup::default()
+        };
+        match number % 4 {
+            0 => setup(&["kill", "stop directors"]),
+            1 => setup(&["kill", "kill several", "delay", "rolled-back log"]),
+            2 => Setup {
+                chaos: Duration::from_secs(12)..=Duration::from_secs(18),
+                ..setup(&["kill", "power loss", "rolled-back coordinators"])
+            },
+            // Whoever is found to have lost something takes a copy again, and may lose of that, too.
+            _ => {
+                let Setup { shape, chaos, controls, .. } = Setup::losing_a_node();
+                let shape = Shape { nodes: 3, ..shape };
+                let rest = setup(&["kill", "slow disk", "rolled-back storage"]);
+                let (knobs, changes_parameters) = (false, Some(false));
+                Setup { shape, chaos, controls, knobs, changes_parameters, ..rest }
+            }
         }
     }
 
@@ -171,7 +203,7 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
     catch_panics(findings.clone());
 
     // How slow a network is when it is well belongs to the seed, too.
-    let latency = Duration::from_millis([2, 5, 10, 20][usize::try_from(seed % 4)?]);
+    let latency = Duration::from_millis(LATENCIES[usize::try_from(latency_of(seed) % 4)?]);
     let options = Options {
         duration: END,
         latency: Duration::ZERO..=latency,
@@ -355,6 +387,11 @@ impl Seen {
             account: knobs.chain(done).collect(),
         })
     }
+}
+
+/// The number of a seed's latency. Those about what is rare have the same remainder.
+fn latency_of(seed: u64) -> u64 {
+    if seed % 16 == RARE { seed / 64 } else { seed }
 }
 
 /// Whether the history has what a seed needs to count, or has gone on for too long to wait for it.

@@ -9,6 +9,11 @@ const SEEDS: u64 = 20;
 /// Those in which coordinators join and leave, which have more nodes and take longer.
 const MEMBERS_SEEDS: u64 = 8;
 
+/// The first of those that are about what is rare: one in sixteen.
+const RARE: u64 = 9;
+/// How many of them.
+const RARE_SEEDS: usize = 16;
+
 fn campaign() -> Campaign {
     Campaign::new(Path::new(env!("CARGO_BIN_EXE_simulate")))
 }
@@ -101,6 +106,27 @@ fn coordinators_join_and_leave_by_orders_whatever_fails_meanwhile() {
     assert!(accounts.is_empty(), "{accounts}");
     let enough = 2 * MEMBERS_SEEDS;
     assert!(joined >= enough && left >= enough, "{joined} joined and {left} left");
+}
+
+/// Directors are stopped in the middle of recoveries; the disks of a log, of a storage and of all coordinators
+/// go back to what they had before. Whoever has lost something by it is found out and replaced.
+#[test]
+fn disks_that_go_back_are_found_out() {
+    let campaign = campaign();
+    let (mut summary, mut accounts) = (Summary::default(), String::new());
+    let note = |outcome: Outcome| {
+        summary.add(&outcome);
+        if !outcome.is_well() {
+            accounts.push_str(&campaign.account(&outcome));
+        }
+        true
+    };
+    campaign.run_all((RARE..).step_by(16).take(RARE_SEEDS), note).expect("processes");
+    assert!(summary.is_well(), "{}{accounts}", summary.text());
+    for mark in ["coordinator.adopted_stored_config", "director.log_damaged", "director.teams.drop"]
+    {
+        assert!(summary.marks.contains_key(mark), "never {mark}: {}", summary.text());
+    }
 }
 
 #[test]

@@ -9,19 +9,31 @@ use bytes::Bytes;
 use crate::{Batch, Change, Direction, Rows, StoreError, Table};
 
 type Rowset = BTreeMap<Bytes, Bytes>;
+/// The tables of a store, by their names.
+pub(super) type Tables = BTreeMap<Table, Rowset>;
 type Bounds<'a> = (&'a [u8], Option<&'a [u8]>);
 type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// The tables of one store, twice: as they are, and as they would be after the loss of power.
 #[derive(Default)]
 pub(super) struct Content {
-    current: BTreeMap<Table, Rowset>,
-    synced: BTreeMap<Table, Rowset>,
+    current: Tables,
+    synced: Tables,
     unsynced: Vec<Batch>,
     damaged: BTreeSet<(Table, Bytes)>,
 }
 
 impl Content {
+    /// One that has these tables, on the disk too.
+    pub(super) fn of(tables: Tables) -> Content {
+        Content { current: tables.clone(), synced: tables, ..Content::default() }
+    }
+
+    /// The tables as they are on the disk.
+    pub(super) fn synced(&self) -> &Tables {
+        &self.synced
+    }
+
     /// Declares the tables of an open store; the ones that exist must be among them.
     pub(super) fn declare(&mut self, tables: &[Table]) -> Result<(), Table> {
         if let Some(missing) = self.current.keys().find(|table| !tables.contains(table)) {
@@ -194,7 +206,7 @@ pub(super) fn undeclared_table(directory: &Path, table: Table) -> StoreError {
     }
 }
 
-fn apply(tables: &mut BTreeMap<Table, Rowset>, batch: &Batch) {
+fn apply(tables: &mut Tables, batch: &Batch) {
     for change in &batch.0 {
         match change {
             Change::Put(table, key, value) => {

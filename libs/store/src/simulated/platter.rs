@@ -11,7 +11,7 @@ use plinth_runtime::Random;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::content::{Content, undeclared_table};
+use super::content::{Content, Tables, undeclared_table};
 use super::schedule::{Group, Pending, Schedule};
 use super::{DiskCounts, DiskDelays, DiskEvent, DiskHook};
 use crate::{Batch, Durability, StoreError, Table};
@@ -19,9 +19,16 @@ use crate::{Batch, Durability, StoreError, Table};
 /// The most rows that a damaged block has.
 const BLOCK_ROWS: usize = 8;
 
+#[derive(Clone)]
 enum Node {
     Directory,
     File { bytes: Bytes, damaged: bool },
+}
+
+/// What a directory has on the disk at one moment.
+pub(super) struct Backup {
+    nodes: BTreeMap<PathBuf, Node>,
+    stores: BTreeMap<PathBuf, Tables>,
 }
 
 struct Holder {
@@ -422,6 +429,30 @@ impl Platter {
         }
         let rows = keys.len();
         keys.into_iter().next().map(|first| (table, first, rows))
+    }
+
+    /// What is in a directory and would be there after the loss of power.
+    pub(super) fn back_up(&self, directory: &Path) -> Backup {
+        let nodes = self.nodes.iter().filter(|(path, _)| path.starts_with(directory));
+        let stores = self.stores.iter().filter(|(path, _)| path.starts_with(directory));
+        Backup {
+            nodes: nodes.map(|(path, node)| (path.clone(), node.clone())).collect(),
+            stores: stores
+                .map(|(path, store)| (path.clone(), store.content.synced().clone()))
+                .collect(),
+        }
+    }
+
+    pub(super) fn put_back(&mut self, directory: &Path, backup: &Backup) -> Result<(), StoreError> {
+        self.remove(directory)?;
+        self.nodes.extend(backup.nodes.iter().map(|(path, node)| (path.clone(), node.clone())));
+        let store = |tables: &Tables| StoreState {
+            content: Content::of(tables.clone()),
+            ..StoreState::default()
+        };
+        self.stores
+            .extend(backup.stores.iter().map(|(path, tables)| (path.clone(), store(tables))));
+        Ok(())
     }
 
     pub(super) fn corrupt_store(&mut self, directory: &Path) -> bool {

@@ -306,6 +306,28 @@ async fn a_store_whose_directory_is_taken_away_goes_on_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_directory_is_put_back_as_it_was_durably() {
+    let disk = disk(1, DiskDelays::default());
+    let store = open(&disk).await;
+    store.write(put(b"synced"), Durability::Synced).await.unwrap();
+    store.write(put(b"written"), Durability::Buffered).await.unwrap();
+    disk.write_file(&here().join("name"), b"before").unwrap();
+    let image = disk.image(here());
+    store.write(put(b"later"), Durability::Synced).await.unwrap();
+    disk.write_file(&here().join("name"), b"after").unwrap();
+    disk.write_file(&here().join("more"), b"after").unwrap();
+
+    disk.put_back(&image).unwrap();
+    let refused = store.write(put(b"too late"), Durability::Synced).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let store = open(&disk).await;
+    let keys: [&[u8]; 3] = [b"synced", b"written", b"later"];
+    assert_eq!(keys.map(|key| has(&*store, key)), [true, false, false]);
+    assert_eq!(disk.read_file(&here().join("name")).unwrap().unwrap(), "before");
+    assert_eq!(disk.read_file(&here().join("more")).unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_same_seed_gives_the_same_events() {
     async fn events(seed: u64) -> Vec<String> {
         let seen = Arc::new(Mutex::new(Vec::new()));

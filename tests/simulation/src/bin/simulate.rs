@@ -136,7 +136,8 @@ fn main() -> ExitCode {
             };
             setup.changes_parameters =
                 change_parameters.then_some(true).or(setup.changes_parameters);
-            let setup = Setup { faults: fault, overtaking, kept_events: events, ..setup };
+            let faults = if fault.is_empty() { setup.faults } else { fault };
+            let setup = Setup { faults, overtaking, kept_events: events, ..setup };
             one(seed, &control, setup)
         }
         Command::Cost { size, seed } => cost(seed, &size),

@@ -24,7 +24,13 @@ pub(super) const KINDS: [Kind; 19] = [
 ];
 
 /// Kinds that only come where they are asked for by name.
-pub(super) const ON_DEMAND: [Kind; 1] = [Kind::WipeLog];
+pub(super) const ON_DEMAND: [Kind; 5] = [
+    Kind::WipeLog,
+    Kind::StopDirectors,
+    Kind::RolledBackLog,
+    Kind::RolledBackStorage,
+    Kind::RolledBackCoordinators,
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -71,6 +77,16 @@ pub(super) enum Kind {
     ClockStep,
     /// A log is killed, and its directory is gone.
     WipeLog,
+    /// Every director is asked to stop, whichever one serves.
+    StopDirectors,
+    /// A log finds its disk as it was a while ago: a backup was put back, or the disk had lied of what
+    /// it had synced.
+    RolledBackLog,
+    /// A storage does.
+    RolledBackStorage,
+    /// All nodes lose their power, and all coordinators find their disks as they were a while ago.
+    /// Foremen may be slow to answer then.
+    RolledBackCoordinators,
 }
 
 impl Kind {
@@ -97,6 +113,10 @@ impl Kind {
             Kind::CorruptBlock => "corrupt block",
             Kind::ClockStep => "clock step",
             Kind::WipeLog => "wipe log",
+            Kind::StopDirectors => "stop directors",
+            Kind::RolledBackLog => "rolled-back log",
+            Kind::RolledBackStorage => "rolled-back storage",
+            Kind::RolledBackCoordinators => "rolled-back coordinators",
         }
     }
 }

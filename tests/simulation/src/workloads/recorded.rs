@@ -96,7 +96,9 @@ fn held(holding: &Holding) -> Option<Held> {
 async fn look(scene: &Scene, peers: &Client<Transport>) -> Option<Sight> {
     let nodes = ask(scene, peers, &NODES).await?.nodes;
     let up = |kind: ServiceKind| -> Vec<Pid> {
-        let workers = nodes.iter().flat_map(|node| &node.workers);
+        let rolled_back = &scene.history.record().rolled_back;
+        let nodes = nodes.iter().filter(|node| !rolled_back.contains(&node.node));
+        let workers = nodes.flat_map(|node| &node.workers);
         let workers = workers.filter(|worker| worker.name.kind == kind);
         workers.filter_map(|worker| worker.pid.clone()).collect()
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use plinth_api::coordinator::PROCESSES;
+use plinth_api::coordinator::{PROCESSES, Processes};
 use plinth_api::director::LiveLayout;
 use plinth_api::log::{CONFIRM, ConfirmQuery};
 use plinth_api::storage::TagStatus;
@@ -42,10 +42,7 @@ pub(crate) async fn run(scene: Scene) {
             for log in &recorded.logs {
                 served.insert(log.store, recorded.epoch);
             }
-            let urls = |kind: &str| -> Vec<String> {
-                let rows = found.processes.iter().filter(|row| row.service.starts_with(kind));
-                rows.map(|row| row.url.clone()).collect()
-            };
+            let urls = |kind: &str| urls(&scene, &found, kind);
             let logs = ask_all(&peers, &urls("log-"), &log::STATUS).await;
             let storages = ask_all(&peers, &urls("storage-"), &storage::STATUS).await;
             let locked = logs.iter().map(|(_, log)| (log.store, log.locked)).collect();
@@ -113,6 +110,13 @@ async fn stale_confirmation(
         answer.is_ok().then(|| format!("log {store}, locked by epoch {locked}, confirms {epoch}"))
     });
     join_all(asked).await.into_iter().flatten().next()
+}
+
+/// Where services of a kind answer, but on nodes whose disks were put back.
+fn urls(scene: &Scene, found: &Processes, kind: &str) -> Vec<String> {
+    let rolled_back = &scene.history.record().rolled_back;
+    let rows = found.processes.iter().filter(|row| row.service.starts_with(kind));
+    rows.filter(|row| !rolled_back.contains(&row.node)).map(|row| row.url.clone()).collect()
 }
 
 /// Who answers, and what.
