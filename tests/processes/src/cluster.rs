@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 pub use self::starting::Starting;
-use crate::{eventually, executable, processes_of, signal};
+use crate::{Remains, eventually, executable, processes_of, signal};
 
 /// Items asked of a range at a time.
 const RANGE_PIECE: u32 = 1_000;
@@ -395,15 +395,15 @@ impl Cluster {
 }
 
 fn kill_everything(up: &mut Child, directory: &Path) -> anyhow::Result<()> {
+    let mut remains = Remains::default();
+    // Some may end by themselves as soon as `plinth up` does.
+    remains.look(directory, |_| ())?;
     up.kill()?;
     up.wait()?;
     // One that was being started when its foreman was killed comes up after the others are gone.
     eventually("the end of every process", || {
-        let left = processes_of(directory)?;
-        for pid in &left {
-            // One that has just ended by itself is gone as well.
-            let _ = signal(*pid, Signal::KILL);
-        }
+        // One that has just ended by itself is gone as well.
+        let left = remains.look(directory, |pid| drop(signal(pid, Signal::KILL)))?;
         ensure!(left.is_empty(), "still there: {left:?}");
         Ok(())
     })
@@ -414,8 +414,9 @@ fn kill_everything(up: &mut Child, directory: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// One lives on.
 pub fn gone(directory: &Path) -> anyhow::Result<()> {
+    let mut remains = Remains::default();
     eventually("the end of every process", || {
-        let left = processes_of(directory)?;
+        let left = remains.look(directory, |_| ())?;
         ensure!(left.is_empty(), "still there: {left:?}");
         Ok(())
     })

@@ -9,7 +9,9 @@ pub mod otlp;
 pub mod soak;
 pub mod stores;
 pub mod strace;
+pub mod users;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -103,4 +105,32 @@ pub fn processes_of(directory: &Path) -> anyhow::Result<Vec<u32>> {
         }
     }
     Ok(found)
+}
+
+/// Whether a process has ended: it is no more, or nobody has asked yet how it ended. One that is ending
+/// loses its command line first, and its ports later.
+#[must_use]
+pub fn has_ended(os_pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{os_pid}/stat"));
+    stat.ok()
+        .and_then(|stat| stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().to_owned()))
+        .is_none_or(|rest| rest.starts_with(['Z', 'X']))
+}
+
+/// Tells what is left of a cluster in a directory, until it is gone with its ports.
+#[derive(Debug, Default)]
+pub struct Remains(BTreeSet<u32>);
+
+impl Remains {
+    /// The processes that have not ended; those that live are told to `each`.
+    ///
+    /// # Errors
+    /// `/proc` can't be read.
+    pub fn look(&mut self, directory: &Path, each: impl Fn(u32)) -> anyhow::Result<&BTreeSet<u32>> {
+        let living = processes_of(directory)?;
+        living.iter().copied().for_each(each);
+        self.0.extend(living);
+        self.0.retain(|pid| !has_ended(*pid));
+        Ok(&self.0)
+    }
 }
