@@ -80,9 +80,17 @@ pub struct Config {
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkSettings {
     /// By name.
-    pub networks: BTreeMap<String, serde::de::IgnoredAny>,
+    pub networks: BTreeMap<String, Network>,
     /// Published ports by the container's.
     pub ports: BTreeMap<String, Option<Vec<Published>>>,
+}
+
+/// A container's place on a network.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Network {
+    /// Its address there; empty while the container does not run.
+    #[serde(rename = "IPAddress")]
+    pub address: String,
 }
 
 /// A published port.

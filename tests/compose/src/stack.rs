@@ -17,6 +17,12 @@ use crate::{eventually, image, repository};
 pub const PROJECT: &str = "plinth-test-compose";
 const LABEL: &str = "label=com.docker.compose.project=plinth-test-compose";
 
+/// The engine's name of a network of `compose.yaml`.
+#[must_use]
+pub fn network(name: &str) -> String {
+    format!("{PROJECT}_{name}")
+}
+
 /// The cluster's containers. Dropping it takes them away, with their volumes and images.
 pub struct Stack {
     compose: Vec<&'static str>,
@@ -136,6 +142,46 @@ impl Stack {
         }
     }
 
+    /// The URL of the gateway of each node, on that node's own network: it answers this machine while the
+    /// node is cut off from the others, too.
+    ///
+    /// # Errors
+    /// A node has none.
+    pub fn gateways(&self) -> anyhow::Result<BTreeMap<&'static str, String>> {
+        let containers = self.containers()?;
+        let nodes = [("node-1", "gateway-1"), ("node-2", "gateway-2"), ("node-3", "gateway")];
+        let url = |(node, service): (&'static str, &str)| {
+            let networks =
+                &containers.get(service).context("no gateway")?.network_settings.networks;
+            let own = networks.get(&network(node)).with_context(|| format!("not on {node}"))?;
+            Ok((node, format!("http://{}:7000", own.address)))
+        };
+        nodes.into_iter().map(url).collect()
+    }
+
+    /// Takes containers off a network. Nobody is told: what they send there is lost.
+    ///
+    /// # Errors
+    /// The engine refuses.
+    pub fn cut(&self, containers: &[Container], network: &str) -> anyhow::Result<()> {
+        for container in containers {
+            docker(["network", "disconnect", network, &container.id])?;
+        }
+        Ok(())
+    }
+
+    /// Connects containers to a network again, under their names.
+    ///
+    /// # Errors
+    /// The engine refuses.
+    pub fn mend(&self, containers: &[Container], network: &str) -> anyhow::Result<()> {
+        for container in containers {
+            let alias = container.service();
+            docker(["network", "connect", "--alias", alias, network, &container.id])?;
+        }
+        Ok(())
+    }
+
     /// GETs bytes of a published port.
     ///
     /// # Errors
@@ -191,8 +237,17 @@ impl Stack {
     /// # Errors
     /// They are not; the error says how far it came.
     pub fn ready_above(&self, epoch: u64) -> anyhow::Result<ClusterStatus> {
+        self.ready_at(&format!("http://{}", self.published("gateway", 7000)?), epoch)
+    }
+
+    /// The same, as the gateway at this URL tells.
+    ///
+    /// # Errors
+    /// As for [`Stack::ready_above`].
+    pub fn ready_at(&self, gateway: &str, epoch: u64) -> anyhow::Result<ClusterStatus> {
         eventually(&format!("an epoch above {epoch} is ready"), || {
-            let status: ClusterStatus = self.get("/v1/status")?;
+            let answer = self.http.get(format!("{gateway}/v1/status")).send()?;
+            let status: ClusterStatus = serde_json::from_slice(&answer.bytes()?)?;
             let told = format!("epoch {} {}: {:?}", status.epoch, status.phase, status.problems);
             ensure!(status.ready && status.epoch.0 > epoch, "{told}");
             Ok(status)
