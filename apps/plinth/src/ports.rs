@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
 
 use anyhow::bail;
 use plinth_runtime::Runtime;
@@ -12,9 +13,24 @@ const KEPT: std::ops::Range<u16> = 20_000..32_000;
 /// How many ports are tried one after the other.
 const TRIES: u16 = 200;
 
+/// How often a port is asked about that a process may be about to let go, and the pause between.
+const LOOKS: u32 = 25;
+const PAUSE: Duration = Duration::from_millis(20);
+
 fn is_free(port: u16) -> bool {
     // Asked before any service runs, and let go at once: nothing is served.
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// Whether a port is free, now or in a moment: a process that was just killed holds it until it has ended.
+fn is_free_soon(port: u16) -> bool {
+    let look = |number| {
+        if number > 0 {
+            std::thread::park_timeout(PAUSE);
+        }
+        is_free(port)
+    };
+    (0..LOOKS).any(look)
 }
 
 /// Free ports that a cluster keeps, all different.
@@ -40,7 +56,8 @@ pub(crate) fn pick_kept(runtime: &Runtime, count: usize) -> anyhow::Result<Vec<u
 }
 
 /// The first free port from `first` on that is not in `taken`.
-pub(crate) fn next_free(first: u16, taken: &BTreeSet<u16>) -> Option<u16> {
+fn next_free(first: u16, taken: &BTreeSet<u16>) -> Option<u16> {
+    let is_free = |port| if port == first { is_free_soon(port) } else { is_free(port) };
     (first..=first.saturating_add(TRIES)).find(|port| !taken.contains(port) && is_free(*port))
 }
 
@@ -50,7 +67,7 @@ pub(crate) fn next_free(first: u16, taken: &BTreeSet<u16>) -> Option<u16> {
 /// It is taken.
 pub(crate) fn check_named(flag: &str, named: Option<u16>) -> anyhow::Result<()> {
     match named {
-        Some(port) if !is_free(port) => bail!(taken_message(flag, port)),
+        Some(port) if !is_free_soon(port) => bail!(taken_message(flag, port)),
         Some(_) | None => Ok(()),
     }
 }
@@ -70,7 +87,7 @@ pub(crate) fn named_or_next(
     taken: &BTreeSet<u16>,
 ) -> anyhow::Result<u16> {
     match named {
-        Some(port) if taken.contains(&port) || !is_free(port) => {
+        Some(port) if taken.contains(&port) || !is_free_soon(port) => {
             bail!(taken_message(flag, port))
         }
         Some(port) => Ok(port),
@@ -93,6 +110,22 @@ mod tests {
         let error = named_or_next("--gateway-port", Some(port), 4000, &none).unwrap_err();
         assert!(error.to_string().contains(&port.to_string()), "{error}");
         assert_ne!(named_or_next("--gateway-port", None, port, &none).unwrap(), port);
+    }
+
+    #[test]
+    fn a_port_that_is_let_go_in_a_moment_is_waited_for() {
+        let none = BTreeSet::new();
+        for named in [true, false] {
+            let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let port = held.local_addr().unwrap().port();
+            let dying = std::thread::spawn(move || {
+                std::thread::park_timeout(PAUSE * 2);
+                drop(held);
+            });
+            let named = named.then_some(port);
+            assert_eq!(named_or_next("--gateway-port", named, port, &none).unwrap(), port);
+            dying.join().unwrap();
+        }
     }
 
     #[test]

@@ -265,12 +265,13 @@ fn cuts_in_turn(stack: &Stack) -> Outcome {
     let gateways = stack.gateways()?;
     while_they_work(gateways.values().cloned().collect(), |journal| {
         for cut in gateways.keys() {
-            let others = gateways.iter().find(|(other, _)| *other != cut).context("no other")?;
+            let mut others = gateways.iter().filter(|(other, _)| *other != cut);
+            let (_, elsewhere) = others.next().context("no other")?;
             let all = stack.containers()?.into_values();
             let theirs = all.filter(|one| is_of_cluster(one.service()));
             let theirs: Vec<Container> = theirs.filter(|one| node(one.service()) == *cut).collect();
             ensure!(theirs.len() >= 4, "{cut} has {} containers", theirs.len());
-            cut_off(stack, journal, &[(theirs, "backbone")], others.1)
+            cut_off(stack, journal, &[(theirs, "backbone")], elsewhere)
                 .with_context(|| format!("{cut} is cut off"))?;
         }
         let director = with_role(stack, "director-", "active")?;
