@@ -1,12 +1,12 @@
 //! A configuration once told is never followed by an older one (invariant 11). Where every coordinator
-//! has lost its disk, that holds of those alone in whose epoch commits were accepted: only they are in
-//! storage too. It does not hold then of what the coordinators' leader has changed past a director, and
-//! has said to be recorded and not yet durable.
+//! has lost its disk, that holds of those alone with which an epoch began to accept commits: only they are
+//! known to be in storage too. What was changed later in the epoch, by its director or past it, the
+//! coordinators have first; that it is kept once it is said to be durable, others check.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use plinth_system_config::Stamp;
-use plinth_types::Epoch;
+use plinth_types::{ConfigVersion, Epoch};
 
 use crate::history::{Moment, Told};
 
@@ -22,12 +22,19 @@ pub fn check(
     accepted: Option<&BTreeMap<Epoch, Moment>>,
     recorded: &BTreeSet<Stamp>,
 ) -> Option<String> {
+    // What was told of an epoch first is what it began with, or nearly.
+    let mut first: BTreeMap<Epoch, ConfigVersion> = BTreeMap::new();
+    for Told { stamp, .. } in told {
+        let version = first.entry(stamp.epoch).or_insert(stamp.config_version);
+        *version = (*version).min(stamp.config_version);
+    }
     // By the moment of the answer: what was known then binds whoever asks later.
     let binds = |told: &Told| match accepted {
         None => Some((told.ended, told.stamp)),
         Some(accepted) => {
             let since = accepted.get(&told.stamp.epoch)?;
-            if recorded.contains(&told.stamp) {
+            let is_changed = first.get(&told.stamp.epoch) < Some(&told.stamp.config_version);
+            if is_changed || recorded.contains(&told.stamp) {
                 return None;
             }
             Some((told.ended.max(*since), told.stamp))
@@ -47,7 +54,6 @@ pub fn check(
 #[cfg(test)]
 mod tests {
     use plinth_system_config::Parameters;
-    use plinth_types::{ConfigVersion, Epoch};
 
     use super::*;
 
@@ -69,6 +75,13 @@ mod tests {
         assert!(check(&back, Some(&accepted(3))).is_some());
         assert_eq!(check(&back, Some(&accepted(6))), None);
         assert_eq!(check(&back, Some(&BTreeMap::new())), None);
+        // A change within the epoch, which the coordinators had alone.
+        let stamp = |version| Stamp { epoch: Epoch(2), config_version: ConfigVersion(version) };
+        let change =
+            |version, moment| Told { stamp: stamp(version), ..told(2, moment, moment + 1) };
+        let lost = [change(2, 1), change(3, 4), change(2, 7)];
+        assert!(check(&lost, None).is_some());
+        assert_eq!(check(&lost, Some(&accepted(3))), None);
         let recorded = BTreeSet::from([back[0].stamp]);
         assert_eq!(super::check(&back, Some(&accepted(3)), &recorded), None);
         assert!(super::check(&back, None, &recorded).is_some());
