@@ -75,6 +75,8 @@ pub struct Nemesis {
     lost_coordinator: bool,
     /// Whether the storages have lost the configuration.
     lost_config: bool,
+    /// Whether they may not.
+    spares_config: bool,
     /// Whether the coordinators' disks are put back, once in a history.
     rolls_back_coordinators: bool,
     next: Duration,
@@ -122,6 +124,7 @@ impl Nemesis {
             damaged: None,
             lost_coordinator: false,
             lost_config: false,
+            spares_config: false,
             rolls_back_coordinators: false,
             next: now,
             undo: Vec::new(),
@@ -142,6 +145,12 @@ impl Nemesis {
     /// before it must confirm the next epoch, and who was to leave can't: it bears no further loss then.
     pub fn spare_disks(&mut self) {
         self.kinds.retain(|kind| !matches!(kind, Kind::CorruptBlock | Kind::LostConfig));
+    }
+
+    /// Leaves out the loss of the configuration. While a recovery is under way it is the operator's turn after
+    /// that: logs that it has locked can't show that no newer configuration was recorded.
+    pub fn spare_config(&mut self) {
+        self.spares_config = true;
     }
 
     /// From now on faults are so far apart that users get something done.
@@ -327,7 +336,7 @@ impl Nemesis {
                 cluster.lose_coordinator(&node);
                 Some(format!("{node} lost power and its coordinator's directory"))
             }
-            Kind::LostConfig if self.account.is_empty() => {
+            Kind::LostConfig if self.account.is_empty() && !self.spares_config => {
                 self.lost_config = true;
                 // From here on each log is needed as it is, until the next epoch is recorded.
                 self.kinds.retain(|kind| *kind != Kind::CorruptBlock);

@@ -258,10 +258,10 @@ pub fn run(seed: u64, setup: &Setup) -> anyhow::Result<(Report, Simulation)> {
         pace: pace(&*world.random("pace"), latency),
     };
     sim.client("users", users.act());
-    let seen = Seen { world, history, journal, findings, weather, stage, turned };
+    let seen = Seen { world, history, journal, findings, weather, stage, turned, workloads };
     let nemesis = drive(&mut sim, &mut cluster, &seen, setup, latency, doomed);
     let simulated = sim.elapsed();
-    let report = seen.report(seed, setup, &workloads, nemesis, simulated)?;
+    let report = seen.report(seed, setup, nemesis, simulated)?;
     Ok((report, seen.world))
 }
 
@@ -275,6 +275,8 @@ struct Seen {
     stage: Arc<watch::Sender<Stage>>,
     /// The knobs that were turned.
     turned: Vec<String>,
+    /// What users do.
+    workloads: Workloads,
 }
 
 /// Lets the history happen: things break, are healed, and all is looked at. Ends with the first
@@ -314,12 +316,7 @@ fn drive(
                 let (weather, history) = (weather.clone(), history.clone());
                 let only = &setup.faults;
                 let mut begun = Nemesis::new(world, weather, history, latency, only, now);
-                if setup.loses_a_node {
-                    begun.spare_majorities();
-                }
-                if setup.drains_nodes {
-                    begun.spare_disks();
-                }
+                spare(&mut begun, setup, &seen.workloads);
                 nemesis = Some(begun);
             }
             (Stage::Working, Some(nemesis)) if now >= lose_at && doomed.is_some() => {
@@ -353,13 +350,25 @@ fn drive(
     nemesis
 }
 
+/// Leaves out what would be too much beside what the run is about.
+fn spare(nemesis: &mut Nemesis, setup: &Setup, workloads: &Workloads) {
+    if setup.loses_a_node {
+        nemesis.spare_majorities();
+    }
+    if setup.drains_nodes {
+        nemesis.spare_disks();
+    }
+    if workloads.changes_parameters() {
+        nemesis.spare_config();
+    }
+}
+
 impl Seen {
     /// What became of the run.
     fn report(
         &self,
         seed: u64,
         setup: &Setup,
-        workloads: &Workloads,
         nemesis: Option<Nemesis>,
         simulated: Duration,
     ) -> anyhow::Result<Report> {
@@ -376,7 +385,7 @@ impl Seen {
             hash: trace.hash().to_string(),
             events: trace.events(),
             simulated_ms: u64::try_from(simulated.as_millis())?,
-            workloads: workloads.names().map(str::to_owned).collect(),
+            workloads: self.workloads.names().map(str::to_owned).collect(),
             commits: commits(&self.history, &self.journal),
             reads,
             epochs,

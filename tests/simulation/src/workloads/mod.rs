@@ -86,6 +86,12 @@ impl Workloads {
         Workloads { changes, ..self }
     }
 
+    /// Whether parameters are changed.
+    #[must_use]
+    pub fn changes_parameters(&self) -> bool {
+        self.changes
+    }
+
     /// The same, with or without orders about nodes.
     #[must_use]
     pub fn draining(self, drains: bool) -> Workloads {
